@@ -1,0 +1,222 @@
+"""Stage 1: turn labelled clips into windows, features and spectrograms.
+
+    python extract_features.py                             the layouts as their owners ship them, if they lie here
+    python extract_features.py --audio DIR [--audio DIR2]  any scream/ + non_scream/ tree, ESC-50, or a clips.csv
+    python extract_features.py --download noise-of-life    fetch 157 real screams and 1,152 other sounds first
+
+Writes audio_features.csv (one row per window), data/cnn_spectrograms.npy, data/cnn_mel_spectrograms.npy and
+data/cnn_labels.npy (row i of each is row i of the CSV), data/augmented_features.csv (more rows for the classical
+models: clips placed in scenes) and data/manifest.json (what all of it was made from).
+"""
+
+import argparse
+import collections
+import csv
+import os
+import sys
+import time
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from utils import scenes
+from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
+from utils.audio import SAMPLE_RATE, TRIM_DB, WINDOW, AudioError, clean_window, read_audio, window_starts
+from utils.dataset import (AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, STFT_NPY, find_clips, fingerprint,
+                           group_identical_clips, split_clips)
+from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
+from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS, describe_window, describe_windows
+
+DEFAULT_FOLDERS = ("Converted_Separately", "ESC-50-master", "noise-of-life")
+COPIES = {"scream": 8, "non_scream": 2}  # augmented scenes per clip: screams are rare
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--audio", action="append", metavar="DIR", help="folder with clips; may be given several times")
+    parser.add_argument("--download", choices=[*DOWNLOADS, "kaggle"], help="fetch this collection here and use it")
+    parser.add_argument("--csv", default="audio_features.csv", help="feature table to write (default %(default)s)")
+    parser.add_argument("--data", default="data", metavar="DIR", help="folder for the other artifacts (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split and of the scenes (default %(default)s)")
+    parser.add_argument("--no-augment", action="store_true", help="write no augmented rows")
+    args = parser.parse_args(argv)
+    if args.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    return args
+
+
+def read_training_clip(path):
+    """Read a clip and cut leading and trailing silence: (samples, first sample kept)."""
+    import librosa  # here, because worker processes pay for it once and nobody else needs it
+
+    samples, (first, _) = librosa.effects.trim(read_audio(path), top_db=TRIM_DB)
+    return samples, first
+
+
+def describe_clip(clip):
+    """(features [n, 34], STFT and mel-spectrograms float16 [n, 128, 128], starts in s [n]) of a clip, or the error."""
+    try:
+        samples, offset = read_training_clip(clip.path)
+    except AudioError as error:
+        return str(error)
+    starts = window_starts(len(samples))
+    windows = [(start, clean_window(samples[start : start + WINDOW])) for start in starts]
+    windows = [(start, window) for start, window in windows if window is not None]
+    if not windows:
+        return f"{clip.path}: nothing but silence"
+    features, stft_db, mel_db = describe_windows([window for _, window in windows])
+    start_s = (np.array([start for start, _ in windows]) + offset) / SAMPLE_RATE
+    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), start_s
+
+
+def describe_scenes(clip, backgrounds, seed):
+    """Features of augmented copies of a clip, one per background clip: list of (background, features [34])."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    try:
+        samples, _ = read_training_clip(clip.path)
+        for background in backgrounds:
+            window = clean_window(scenes.random_scene(samples, read_audio(background.path), rng))
+            if window is not None:
+                rows.append((background, describe_window(window)[0]))
+    except AudioError:
+        return rows  # the first pass has reported this file
+    return rows
+
+
+def choose_backgrounds(clips, seed):
+    """For each clip the clips to mix it with: sounds without screams, half of them from the clip's own source."""
+    rng = np.random.default_rng(seed)
+    sounds = [c for c in clips if c.label == "non_scream"]
+    if not sounds:
+        return [[] for _ in clips]
+    by_source = collections.defaultdict(list)
+    for sound in sounds:
+        by_source[sound.source].append(sound)
+    sources = sorted(by_source)
+    chosen = []
+    for clip in clips:
+        pools = [by_source[clip.source] if clip.source in by_source and i % 2 else by_source[sources[rng.integers(len(sources))]]
+                 for i in range(COPIES[clip.label])]
+        chosen.append([pool[rng.integers(len(pool))] for pool in pools])
+    return chosen
+
+
+class SpectrogramFile:
+    """A float16 .npy file of [n, 128, 128] that grows piece by piece, so that memory stays flat."""
+
+    def __init__(self, path):
+        self.file = open(path, "wb")
+        self.rows = 0
+        self.write_header()
+
+    def write_header(self):
+        header = {"descr": "<f2", "fortran_order": False, "shape": (self.rows, 128, 128)}
+        self.file.seek(0)
+        np.lib.format.write_array_header_1_0(self.file, header)  # padded: a longer shape needs no more bytes
+
+    def append(self, spectrograms):
+        self.file.write(np.ascontiguousarray(spectrograms, "<f2").tobytes())
+        self.rows += len(spectrograms)
+
+    def close(self):
+        self.write_header()
+        self.file.close()
+
+
+def write_windows(clips, splits, args, paths):
+    """Describe every clip and write the table and both spectrogram files. Returns (labels, counts, failures)."""
+    labels, counts, failures = [], collections.Counter(), []
+    with open(paths["csv"], "w", newline="") as table:
+        rows = csv.writer(table)
+        rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class"])
+        stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
+        described = Parallel(args.jobs, return_as="generator", batch_size="auto")(delayed(describe_clip)(clip) for clip in clips)
+        for clip, split, result in tqdm(zip(clips, splits, described), total=len(clips), unit="clip", desc="windows", disable=None):
+            if isinstance(result, str):
+                failures.append(result)
+                print(f"skipped: {result}", file=sys.stderr)
+                continue
+            features, stft_db, mel_db, start_s = result
+            for values, start in zip(features, start_s):
+                rows.writerow([clip.path, clip.label, *(f"{v:.9g}" for v in values), f"{start:.4f}",
+                               clip.source, clip.group, split, clip.sound_class])
+            stft_file.append(stft_db)
+            mel_file.append(mel_db)
+            labels += [int(clip.label == "scream")] * len(features)
+            counts[clip.source, clip.label, "clips"] += 1
+            counts[clip.source, clip.label, "windows"] += len(features)
+        stft_file.close()
+        mel_file.close()
+    return labels, counts, failures
+
+
+def write_augmented(clips, args, path):
+    """Write augmented rows for every clip; later stages use only those whose recordings they train on."""
+    tasks = zip(clips, choose_backgrounds(clips, args.seed))
+    scenes_of = Parallel(args.jobs, return_as="generator")(
+        delayed(describe_scenes)(clip, backgrounds, [args.seed, index]) for index, (clip, backgrounds) in enumerate(tasks))
+    n_rows = 0
+    with open(path, "w", newline="") as table:
+        rows = csv.writer(table)
+        rows.writerow(["file", "label", *FEATURE_NAMES, "source", "group", "sound_class", "mix_source", "mix_group"])
+        for clip, made in tqdm(zip(clips, scenes_of), total=len(clips), unit="clip", desc="scenes", disable=None):
+            for background, values in made:
+                rows.writerow([clip.path, clip.label, *(f"{v:.9g}" for v in values), clip.source, clip.group,
+                               clip.sound_class, background.source, background.group])
+                n_rows += 1
+    return n_rows
+
+
+def print_summary(counts, failures, n_augmented, seconds):
+    print(f"\n{'source':24} {'label':12} {'clips':>7} {'windows':>8}")
+    for source, label in sorted({key[:2] for key in counts}):
+        print(f"{source:24} {label:12} {counts[source, label, 'clips']:7} {counts[source, label, 'windows']:8}")
+    clips = sum(n for key, n in counts.items() if key[2] == "clips")
+    windows = sum(n for key, n in counts.items() if key[2] == "windows")
+    print(f"{clips} clips, {windows} windows, {n_augmented} augmented rows, {len(failures)} failures, {seconds:.0f} s")
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    began = time.time()
+    if args.download == "kaggle":
+        print(KAGGLE_INSTRUCTION)
+        return 0
+    folders = list(args.audio or [])
+    if args.download:
+        folders.append(download(args.download))
+    folders = folders or [folder for folder in DEFAULT_FOLDERS if os.path.isdir(folder)]
+    if not folders:
+        raise ArtifactError(f"no clips here: give --audio DIR, or --download noise-of-life, or put {' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
+    clips = group_identical_clips([clip for folder in folders for clip in find_clips(folder)])
+    splits = split_clips(clips, args.seed)
+    settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment}
+
+    names = {"csv": args.csv, "stft": os.path.join(args.data, STFT_NPY), "mel": os.path.join(args.data, MEL_NPY),
+             "labels": os.path.join(args.data, LABELS_NPY), "augmented": os.path.join(args.data, AUGMENTED_CSV)}
+    with atomic_path(names["csv"]) as table, atomic_path(names["stft"]) as stft, atomic_path(names["mel"]) as mel, \
+            atomic_path(names["labels"]) as label_file, atomic_path(names["augmented"]) as augmented:
+        paths = {"csv": table, "stft": stft, "mel": mel}
+        labels, counts, failures = write_windows(clips, splits, args, paths)
+        if not labels:
+            raise ArtifactError("not one clip could be read; nothing was written")
+        with open(label_file, "wb") as file:
+            np.save(file, np.array(labels, np.int64))
+        n_augmented = write_augmented([] if args.no_augment else clips, args, augmented)
+        sizes = {os.path.basename(names[key]): os.path.getsize(path) for key, path in
+                 {**paths, "labels": label_file, "augmented": augmented}.items()}
+    write_json(os.path.join(args.data, MANIFEST), {
+        "settings": SIGNAL_SETTINGS, "seed": args.seed, "clips": len(clips), "windows": len(labels), "failures": failures,
+        "fingerprint": fingerprint(clips, settings), "files": sizes,
+        "versions": library_versions("numpy", "scipy", "soundfile", "soxr", "librosa"),
+    })
+    print_summary(counts, failures, n_augmented, time.time() - began)
+    print(f"wrote {', '.join(names.values())}\nnext: python train_ml.py")
+    return 0
+
+
+if __name__ == "__main__":
+    run_stage(main)

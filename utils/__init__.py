@@ -1,0 +1,1 @@
+"""Shared code of the stages: audio reading, features, data set, networks, training, voting."""

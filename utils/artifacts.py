@@ -1,0 +1,81 @@
+"""Files that one stage writes and the next one reads: written whole or not at all, and checked before use."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from importlib import metadata
+
+
+class ArtifactError(Exception):
+    """An artifact is missing, stale, damaged or of other settings; the text says which stage to run."""
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary name in the folder of `path`; on success flush it to disk and rename it to `path`.
+
+    After an error, Ctrl-C or a kill, the previous file is still there, untouched.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp" + os.path.splitext(path)[1], dir=folder)
+    os.close(handle)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp made it private
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+
+
+def write_json(path, content):
+    with atomic_path(path) as temporary, open(temporary, "w") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+
+
+def read_json(path, made_by):
+    """Read a JSON artifact; ArtifactError names `made_by`, the command that makes it."""
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing: run {made_by} first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}): run {made_by} again") from None
+
+
+def sha256_of(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def library_versions(*names):
+    """Versions of Python and of the named distributions, for the JSON beside an artifact."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+
+
+def run_stage(main):
+    """Run a stage's main(): its integer becomes the exit status; a user's mistake becomes one line and status 1."""
+    from utils.audio import AudioError
+
+    try:
+        sys.exit(main())
+    except (ArtifactError, AudioError) as error:
+        sys.exit(f"error: {error}")  # prints to stderr, status 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -1,0 +1,306 @@
+"""The data set: find clips in the layouts their owners ship, group them, split them, read the artifacts back."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from utils.artifacts import ArtifactError, read_json, sha256_of
+from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
+
+AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".m4a", ".aac", ".mp4", ".webm", ".mkv", ".mov", ".wma", ".3gp")
+SPLITS = ("train", "validation", "test")
+SPLIT_SHARES = (0.70, 0.15, 0.15)
+NEIGHBOURS_PER_GROUP = 25  # file numbers this close may be cuts of one recording
+EXTRACT = "python extract_features.py"
+FEATURES_CSV, AUGMENTED_CSV = "audio_features.csv", "augmented_features.csv"
+STFT_NPY, MEL_NPY, LABELS_NPY = "cnn_spectrograms.npy", "cnn_mel_spectrograms.npy", "cnn_labels.npy"
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class Clip:
+    """One labelled audio file."""
+
+    path: str
+    label: str  # "scream" or "non_scream"
+    source: str  # collection
+    group: str  # clips that may share a recording, contributor or near-copy
+    sound_class: str
+
+
+def audio_files(folder):
+    """All audio files below `folder`, sorted; symbolic links to folders are not followed."""
+    found = []
+    for base, folders, names in os.walk(folder):
+        folders.sort()
+        found += [os.path.join(base, name) for name in sorted(names) if name.lower().endswith(AUDIO_EXTENSIONS)]
+    return found
+
+
+def group_from_name(name):
+    """Group of a clip nobody described: its name without the number, plus the block of 25 file numbers it lies in."""
+    stem = os.path.splitext(os.path.basename(name))[0]
+    numbers = re.findall(r"\d+", stem)
+    block = int(numbers[-1]) // NEIGHBOURS_PER_GROUP if numbers and len(numbers[-1]) < 10 else 0
+    return f"{re.sub(r'[0-9]+', '', stem).strip(' _-.()').lower()}-{block}"
+
+
+def find_described_clips(folder):
+    """Clips of a folder with a clips.csv (columns path, label; optional source, group, sound_class)."""
+    with open(os.path.join(folder, "clips.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"path", "label"} <= rows[0].keys():
+        raise ArtifactError(f"{folder}/clips.csv needs the columns path and label")
+    name = os.path.basename(os.path.abspath(folder))
+    return [
+        Clip(os.path.join(folder, row["path"]), row["label"], row.get("source") or name,
+             row.get("group") or f"{name}-{group_from_name(row['path'])}", row.get("sound_class") or row["label"])
+        for row in rows if row["label"] in ("scream", "non_scream")
+    ]
+
+
+def find_esc50_clips(folder):
+    """Clips of ESC-50 as its owner ships it: every clip non_scream, the Freesound id is the group."""
+    with open(os.path.join(folder, "meta", "esc50.csv"), newline="") as file:
+        return [
+            Clip(os.path.join(folder, "audio", row["filename"]), "non_scream", "esc50", f"esc-{row['src_file']}", row["category"])
+            for row in csv.DictReader(file)
+        ]
+
+
+def find_labelled_tree(folder):
+    """Clips below folders named scream and non_scream, at any depth. The source is the folder above the label."""
+    clips = []
+    for path in audio_files(folder):
+        parts = os.path.relpath(path, folder).split(os.sep)[:-1]
+        labels = [part for part in parts if part in ("scream", "non_scream")]
+        if not labels:
+            continue
+        above = parts[: parts.index(labels[0])]
+        source = above[-1] if above else os.path.basename(os.path.abspath(folder))
+        below = parts[parts.index(labels[0]) + 1 :]
+        group = "-".join([source, *below, group_from_name(path)])
+        clips.append(Clip(path, labels[0], source, group, below[-1] if below else labels[0]))
+    return clips
+
+
+def find_clips(folder):
+    """Clips of one folder in any of the three layouts. Raises ArtifactError when there are none."""
+    if not os.path.isdir(folder):
+        raise ArtifactError(f"{folder}: no such folder")
+    if os.path.isfile(os.path.join(folder, "clips.csv")):
+        clips = find_described_clips(folder)
+    elif os.path.isfile(os.path.join(folder, "meta", "esc50.csv")):
+        clips = find_esc50_clips(folder)
+    else:
+        clips = find_labelled_tree(folder)
+    if not clips:
+        raise ArtifactError(f"{folder}: no clips found; put them in folders named scream and non_scream")
+    return clips
+
+
+def group_identical_clips(clips):
+    """Give clips with identical bytes one common group, so that no copy lands on another side of a split."""
+    by_size = {}
+    for clip in clips:
+        if os.path.isfile(clip.path):
+            by_size.setdefault(os.path.getsize(clip.path), []).append(clip)
+    renamed, first_with = {}, {}  # union of groups, by the group first seen
+
+    def root(group):
+        while group in renamed:
+            group = renamed[group]
+        return group
+
+    for same_size in by_size.values():
+        for clip in same_size if len(same_size) > 1 else ():
+            try:
+                digest = sha256_of(clip.path)
+            except OSError:
+                continue  # reading it later reports the file
+            twin = root(first_with.setdefault(digest, clip.group))
+            if root(clip.group) != twin:
+                renamed[root(clip.group)] = twin
+    return [replace(clip, group=root(clip.group)) for clip in clips]
+
+
+def spread_groups(labels, sources, groups, shares, seed):
+    """Distribute whole groups so that every (label, source) comes near `shares` of its clips in each part.
+
+    labels, sources, groups: [n] sequences, one entry per clip. Returns the part of each clip, int [n].
+    Deterministic for a seed. Groups are dealt largest first within their stratum, each to the part that lacks most.
+    """
+    rng = np.random.default_rng(seed)
+    shares = np.asarray(shares, float)
+    members = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    strata = {}
+    for group in sorted(members):
+        label = "scream" if any(labels[i] == "scream" for i in members[group]) else "non_scream"
+        strata.setdefault((label, sources[members[group][0]]), []).append(group)
+    part = np.zeros(len(groups), int)
+    total_dealt = {"scream": np.zeros(len(shares)), "non_scream": np.zeros(len(shares))}
+    for (label, _), names in sorted(strata.items()):
+        names = [names[i] for i in rng.permutation(len(names))]
+        names.sort(key=lambda group: -len(members[group]))  # stable: random order among equals
+        dealt = np.zeros(len(shares))
+        wanted = shares * sum(len(members[group]) for group in names)
+        for group in names:
+            size = len(members[group])
+            lacks = wanted - dealt
+            # equal lacks within a small stratum: prefer the part that lacks most of this label so far
+            overall = total_dealt[label] / shares
+            chosen = int(np.lexsort((overall, -np.round(lacks / size, 6)))[0])
+            part[members[group]] = chosen
+            dealt[chosen] += size
+            total_dealt[label][chosen] += size
+    return part
+
+
+def split_clips(clips, seed):
+    """Group-safe, stratified train / validation / test: a list of split names, one per clip."""
+    part = spread_groups([c.label for c in clips], [c.source for c in clips], [c.group for c in clips], SPLIT_SHARES, seed)
+    return [SPLITS[i] for i in part]
+
+
+def fingerprint(clips, settings):
+    """SHA-256 over settings and the clips' identities (path, size, modification time, label, group)."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for clip in clips:
+        try:
+            info = os.stat(clip.path)
+            identity = (clip.path, info.st_size, info.st_mtime_ns, clip.label, clip.source, clip.group)
+        except OSError:
+            identity = (clip.path, "unreadable", clip.label, clip.source, clip.group)
+        digest.update(repr(identity).encode())
+    return digest.hexdigest()
+
+
+@dataclass
+class Windows:
+    """The table of windows that stage 1 wrote, as arrays [n_windows]."""
+
+    file: np.ndarray
+    label: np.ndarray  # int, 1 = scream
+    features: np.ndarray  # float64 [n_windows, 34]
+    start_s: np.ndarray
+    source: np.ndarray
+    group: np.ndarray
+    split: np.ndarray
+    sound_class: np.ndarray
+    mix_group: np.ndarray  # augmented rows: group and source of the background; else empty strings
+    mix_source: np.ndarray
+
+    def __len__(self):
+        return len(self.file)
+
+    def rows(self, chosen):
+        """The chosen rows (mask or indices) as a new table."""
+        return Windows(**{name: values[chosen] for name, values in vars(self).items()})
+
+
+def read_manifest(data_dir):
+    manifest = read_json(os.path.join(data_dir, MANIFEST), EXTRACT)
+    if manifest.get("settings") != SIGNAL_SETTINGS:
+        raise ArtifactError(f"{data_dir} was made with other signal settings: run {EXTRACT} again")
+    return manifest
+
+
+def check_size(path, manifest):
+    """Compare a file with the size that the manifest promises, so a truncated or swapped file is noticed."""
+    try:
+        size = os.path.getsize(path)
+    except OSError:
+        raise ArtifactError(f"{path} is missing: run {EXTRACT} first") from None
+    expected = manifest["files"].get(os.path.basename(path))
+    if expected is not None and size != expected:
+        raise ArtifactError(f"{path} is not the file that {EXTRACT} wrote ({size} bytes, not {expected}): run it again")
+
+
+def read_windows(csv_path, manifest=None):
+    """Read a feature table (audio_features.csv, the augmented one, or a bare file,label,+34). Raises ArtifactError."""
+    import pandas as pd  # only training stages need it
+
+    if manifest is not None:
+        check_size(csv_path, manifest)
+    try:
+        table = pd.read_csv(csv_path, dtype={"file": str, "group": str, "source": str, "sound_class": str}, keep_default_na=False)
+    except FileNotFoundError:
+        raise ArtifactError(f"{csv_path} is missing: run {EXTRACT} first") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{csv_path} is not a feature table ({error})") from None
+    missing = [name for name in ["file", "label", *FEATURE_NAMES] if name not in table]
+    if missing:
+        raise ArtifactError(f"{csv_path} lacks the columns {', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}")
+    try:
+        features = table[FEATURE_NAMES].to_numpy(float)
+    except ValueError:
+        raise ArtifactError(f"{csv_path} has features that are not numbers: run {EXTRACT} again") from None
+    if not np.isfinite(features).all():
+        raise ArtifactError(f"{csv_path} has features that are not finite: run {EXTRACT} again")
+    if not len(table) or not set(table["label"]) <= {"scream", "non_scream"}:
+        raise ArtifactError(f"{csv_path} must have rows, each labelled scream or non_scream")
+
+    def column(name, default):
+        return table[name].to_numpy() if name in table else np.full(len(table), default)
+
+    return Windows(
+        file=table["file"].to_numpy(), label=(table["label"] == "scream").to_numpy(int), features=features,
+        start_s=column("start_s", 0.0), source=column("source", ""), group=column("group", ""), split=column("split", ""),
+        sound_class=column("sound_class", ""), mix_group=column("mix_group", ""), mix_source=column("mix_source", ""),
+    )
+
+
+def read_spectrograms(data_dir, name, n_windows, manifest):
+    """Memory-mapped spectrograms [n_windows, 128, 128] in dB. Raises ArtifactError."""
+    path = os.path.join(data_dir, name)
+    check_size(path, manifest)
+    try:
+        spectrograms = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}): run {EXTRACT} again") from None
+    if spectrograms.shape != (n_windows, 128, 128):
+        raise ArtifactError(f"{path} does not fit {FEATURES_CSV} ({spectrograms.shape[0]} and {n_windows} windows): run {EXTRACT} again")
+    return spectrograms
+
+
+def choose_split(windows, sources=None, folds=None, fold=None, all_data=False, seed=0):
+    """Split names [n_windows] for a training run.
+
+    By default the split column of stage 1. With `sources`, only these collections take part, the others are "unused".
+    With `folds` and `fold`, whole groups are dealt to `folds` parts: part `fold` is the test, the next one validation.
+    With `all_data`, the test part joins the training (validation still decides when to stop).
+    """
+    split = np.asarray(windows.split, dtype=object).copy()
+    if fold is not None:
+        files, first = np.unique(windows.file, return_index=True)
+        label = np.where(windows.label[first] == 1, "scream", "non_scream")
+        part = spread_groups(label, windows.source[first], windows.group[first], np.full(folds, 1 / folds), seed)
+        part = part[np.searchsorted(files, windows.file)]
+        split[:] = "train"
+        split[part == fold] = "test"
+        split[part == (fold + 1) % folds] = "validation"
+    if sources:
+        unknown = set(sources) - set(windows.source)
+        if unknown:
+            raise ArtifactError(f"no clips of source {', '.join(sorted(unknown))}; there are: {', '.join(sorted(set(windows.source)))}")
+        split[split == "test"] = "train"  # the other sources are the test
+        split[~np.isin(windows.source, list(sources))] = "unused"
+    if all_data:
+        split[split == "test"] = "train"
+    return split
+
+
+def training_copies(augmented, windows, split):
+    """Augmented rows whose every recording is on the training side: clip and background alike."""
+    training_groups = set(windows.group[split == "train"])
+    return augmented.rows(np.array([
+        group in training_groups and background in training_groups
+        for group, background in zip(augmented.group, augmented.mix_group)
+    ], dtype=bool))

@@ -1,0 +1,150 @@
+"""The 34 statistics and both spectrograms of a window, from one STFT. Equal to librosa's within 1e-3 (tests/)."""
+
+import functools
+
+import numpy as np
+import scipy.fft
+
+from utils.audio import HOP, N_FFT, SAMPLE_RATE, WINDOW, WINDOW_FRAMES
+
+N_MELS = 128
+N_BANDS = 128
+N_MFCC = 13
+N_BINS = N_FFT // 2 + 1  # 1025
+AMIN = 1e-10  # power floor before the logarithm: -100 dB, as librosa.power_to_db
+TOP_DB = 80.0  # MFCCs only: mel power below the window's maximum by more than this is cut, as librosa.power_to_db
+ROLLOFF = 0.85
+
+FEATURE_NAMES = (
+    [f"mfcc{i}_mean" for i in range(1, N_MFCC + 1)]
+    + [f"mfcc{i}_std" for i in range(1, N_MFCC + 1)]
+    + [f"{name}_{stat}" for name in ("rms", "zcr", "spectral_centroid", "spectral_rolloff") for stat in ("mean", "std")]
+)
+
+# Settings that make features and spectrograms comparable: stored in every artifact, checked by every later stage.
+SIGNAL_SETTINGS = {
+    "sample_rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP, "window_frames": WINDOW_FRAMES,
+    "n_mels": N_MELS, "n_bands": N_BANDS, "features": "34-v1", "peak_normalised": "window, at most 40 dB",
+}
+
+FREQUENCIES = np.linspace(0, SAMPLE_RATE / 2, N_BINS)  # Hz, of the STFT bins
+
+
+def hz_to_mel(hz):
+    """Slaney's mel scale: linear below 1 kHz, logarithmic above (librosa.hz_to_mel)."""
+    hz = np.asarray(hz, float)
+    return np.where(hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1e-9) / 1000) * 27 / np.log(6.4))
+
+
+def mel_to_hz(mel):
+    mel = np.asarray(mel, float)
+    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
+
+
+def mel_edges():
+    """Corner frequencies in Hz [n_mels + 2] of the triangular mel bands; band i peaks at edge i + 1."""
+    return mel_to_hz(np.linspace(0, hz_to_mel(SAMPLE_RATE / 2), N_MELS + 2))
+
+
+@functools.cache
+def mel_filterbank():
+    """Area-normalised triangles, float32 [1025, 128] (librosa.filters.mel, transposed)."""
+    edges = mel_edges()
+    rising = (FREQUENCIES[:, None] - edges[:-2]) / np.diff(edges)[:-1]
+    falling = (edges[2:] - FREQUENCIES[:, None]) / np.diff(edges)[1:]
+    return (np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])).astype(np.float32)
+
+
+@functools.cache
+def dct_basis():
+    """First 13 functions of the orthonormal DCT-II over 128 mel bands, float32 [128, 13]."""
+    band, order = np.arange(N_MELS)[:, None], np.arange(N_MFCC)
+    basis = np.cos(np.pi * (band + 0.5) * order / N_MELS) * np.sqrt(2 / N_MELS)
+    basis[:, 0] /= np.sqrt(2)
+    return basis.astype(np.float32)
+
+
+@functools.cache
+def hann():
+    """Periodic Hann window, float32 [2048]."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
+
+
+def stft_power(window):
+    """Power spectrogram |STFT|^2 of one window: float32 [65,024] -> [128 frames, 1025 bins].
+
+    Hann, centred, zero padding: np.abs(librosa.stft(window, pad_mode="constant")).T ** 2
+    """
+    padded = np.pad(window, N_FFT // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]  # [128, 2048]
+    spectrum = scipy.fft.rfft(frames * hann())  # complex64 [128, 1025]
+    return np.square(spectrum.real) + np.square(spectrum.imag)
+
+
+def decibels(power):
+    """10 log10 with the fixed reference 1.0 and a floor of -100 dB."""
+    return 10 * np.log10(np.maximum(power, AMIN))
+
+
+def linear_bands(power):
+    """Mean power in 128 bands of 8 bins (the last one of 9): [..., 1025] -> [..., 128]."""
+    width = N_BINS // N_BANDS
+    bands = power[..., : width * N_BANDS].reshape(*power.shape[:-1], N_BANDS, width).sum(axis=-1)
+    bands[..., -1] += power[..., -1]
+    bands /= width
+    bands[..., -1] *= width / (width + 1)
+    return bands
+
+
+def frame_rms(window):
+    """Root mean square of each centred, zero-padded 2048-sample frame (librosa.feature.rms): [128]."""
+    energy = np.concatenate([[0.0], np.cumsum(np.square(window, dtype=np.float64))])
+    centre = np.arange(WINDOW_FRAMES) * HOP
+    first, last = np.maximum(centre - N_FFT // 2, 0), np.minimum(centre + N_FFT // 2, WINDOW)
+    return np.sqrt(np.maximum(energy[last] - energy[first], 0) / N_FFT)
+
+
+def frame_zero_crossing_rate(window):
+    """Sign changes per sample in each centred 2048-sample frame (librosa.feature.zero_crossing_rate): [128]."""
+    negative = window < -1e-10
+    crossings = np.concatenate([[0], np.cumsum(negative[1:] != negative[:-1])])  # changes up to each sample
+    centre = np.arange(WINDOW_FRAMES) * HOP
+    first, last = np.maximum(centre - N_FFT // 2, 0), np.minimum(centre + N_FFT // 2, WINDOW) - 1
+    return (crossings[last] - crossings[first]) / N_FFT
+
+
+def spectral_centroid_and_rolloff(power):
+    """Centroid and 85 % roll-off of the magnitude spectrum, in Hz: [128, 1025] -> two of [128]."""
+    magnitude = np.sqrt(power)
+    total = magnitude.sum(axis=1)
+    centroid = magnitude @ FREQUENCIES.astype(np.float32) / np.maximum(total, np.finfo(np.float32).tiny)
+    cumulative = np.cumsum(magnitude, axis=1)
+    rolloff = FREQUENCIES[np.argmax(cumulative >= ROLLOFF * cumulative[:, -1:], axis=1)]
+    return centroid, rolloff
+
+
+def describe_window(window):
+    """All that the six models see of one cleaned window.
+
+    window: float32 [65,024] in [-1, 1] (utils.audio.clean_window). Returns float32 arrays: the 34 features [34] in
+    the order of FEATURE_NAMES, the STFT spectrogram [128 bands, 128 frames] and the mel-spectrogram
+    [128 bands, 128 frames], both in dB with the fixed reference 1.0 and a floor of -100 dB.
+    """
+    power = stft_power(window)
+    mel_db = decibels(power @ mel_filterbank())  # [128 frames, 128]
+    band_db = decibels(linear_bands(power))  # [128 frames, 128]
+    mfcc = np.maximum(mel_db, mel_db.max() - TOP_DB) @ dct_basis()  # [128 frames, 13]
+    per_frame = [frame_rms(window), frame_zero_crossing_rate(window), *spectral_centroid_and_rolloff(power)]
+    features = np.concatenate(
+        [mfcc.mean(axis=0, dtype=np.float64), mfcc.std(axis=0, dtype=np.float64)]
+        + [[values.mean(dtype=np.float64), values.std(dtype=np.float64)] for values in per_frame]
+    )
+    return features.astype(np.float32), band_db.T, mel_db.T
+
+
+def describe_windows(windows):
+    """describe_window for many: features [n, 34], STFT [n, 128, 128], mel-spectrograms [n, 128, 128], all float32."""
+    described = [describe_window(window) for window in windows]
+    if not described:
+        return np.zeros((0, len(FEATURE_NAMES)), np.float32), *(np.zeros((0, N_BANDS, WINDOW_FRAMES), np.float32),) * 2
+    return tuple(np.stack(part) for part in zip(*described))

@@ -1,0 +1,114 @@
+"""Turn clean clips into scenes: sound placed in other sound, in a room, through a cheap microphone.
+
+Training copies for the classical models, stress tests and test scenes are all made here, on waveforms.
+"""
+
+import numpy as np
+import scipy.signal
+import soxr
+
+from utils.audio import SAMPLE_RATE, WINDOW
+
+
+def rms(samples):
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
+
+
+def active_rms(samples, frame=1024):
+    """RMS over the frames within 30 dB of the loudest one, so that pauses do not count: a level of the sound itself."""
+    frames = samples[: max(frame, len(samples) // frame * frame)]
+    frames = np.pad(frames, (0, -len(frames) % frame)).reshape(-1, frame)
+    energy = np.square(frames, dtype=np.float64).mean(axis=1)
+    return float(np.sqrt(energy[energy >= energy.max() / 1000].mean()))
+
+
+def mix(sound, background, snr_db):
+    """Add `background` (same length) so that the active levels differ by `snr_db` dB."""
+    level = active_rms(background)
+    if level < 1e-7:
+        return sound
+    return sound + background * np.float32(active_rms(sound) / level * 10 ** (-snr_db / 20))
+
+
+def loop_to(samples, length, rng):
+    """A stretch of `length` samples from a random place; a short recording repeats."""
+    if len(samples) < length:
+        samples = np.tile(samples, -(-length // len(samples)))
+    start = rng.integers(0, len(samples) - length + 1)
+    return samples[start : start + length]
+
+
+def place(samples, length, rng):
+    """Put a clip at a random place of an empty stretch, or take a random stretch of a longer clip."""
+    if len(samples) >= length:
+        return loop_to(samples, length, rng)
+    scene = np.zeros(length, np.float32)
+    start = rng.integers(0, length - len(samples) + 1)
+    scene[start : start + len(samples)] = samples
+    return scene
+
+
+def change_speed(samples, factor):
+    """Faster and higher (factor > 1) or slower and deeper, by resampling."""
+    return soxr.resample(samples, SAMPLE_RATE, SAMPLE_RATE / factor, quality="HQ").astype(np.float32)
+
+
+def shape_spectrum(samples, gain_db, frequencies):
+    """Apply a gain curve in dB, given at `frequencies` in Hz, to the whole signal."""
+    spectrum = np.fft.rfft(samples)
+    at = np.linspace(0, SAMPLE_RATE / 2, len(spectrum))
+    return np.fft.irfft(spectrum * 10 ** (np.interp(at, frequencies, gain_db) / 20), len(samples)).astype(np.float32)
+
+
+def limit_band(samples, cutoff_hz):
+    """Low-pass at `cutoff_hz` (60 dB within a fifth of an octave), as a narrow-band recorder does."""
+    if cutoff_hz >= SAMPLE_RATE / 2:
+        return samples
+    return shape_spectrum(samples, [0, 0, -60, -80], [0, cutoff_hz, cutoff_hz * 1.15, SAMPLE_RATE / 2 + 1])
+
+
+def random_equaliser(samples, rng, spread_db=8.0):
+    """A smooth random gain curve with nodes about one octave apart."""
+    nodes = np.array([0, 100, 200, 400, 800, 1600, 3200, 6400, SAMPLE_RATE / 2])
+    return shape_spectrum(samples, rng.normal(0, spread_db / 2, len(nodes)), nodes)
+
+
+def reverberate(samples, seconds, wet, rng):
+    """Convolve with decaying noise that falls by 60 dB in `seconds`; `wet` is its energy beside the direct sound."""
+    length = int(seconds * SAMPLE_RATE)
+    tail = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
+    tail *= np.sqrt(wet / np.square(tail).sum())
+    impulse = np.concatenate([[1.0], tail]).astype(np.float32)
+    return scipy.signal.fftconvolve(samples, impulse)[: len(samples)].astype(np.float32)
+
+
+def coloured_noise(length, rng, slope_db_per_octave=-3.0):
+    """Noise of RMS 1 whose power falls by the given slope (0 white, -3 pink, -6 brown)."""
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    octave = np.log2(np.maximum(np.arange(len(spectrum)), 1))
+    noise = np.fft.irfft(spectrum * 10 ** (slope_db_per_octave * octave / 20), length)
+    return (noise / rms(noise)).astype(np.float32)
+
+
+def random_scene(clip, background, rng):
+    """One training scene of exactly one window: `clip` somewhere in `background`, with random recording conditions.
+
+    clip, background: float32 samples at 22,050 Hz. Returns float32 [65,024].
+    """
+    if rng.random() < 0.5:
+        clip = change_speed(clip, 2 ** rng.uniform(-0.25, 0.25))
+    scene = place(clip, WINDOW, rng)
+    if rng.random() < 0.3:
+        scene = reverberate(scene, rng.uniform(0.2, 1.2), rng.uniform(0.1, 1.5), rng)
+    if rng.random() < 0.5:
+        scene = random_equaliser(scene, rng)
+    if rng.random() < 0.7:
+        scene = mix(scene, loop_to(background, WINDOW, rng), rng.uniform(-5, 30))
+    if rng.random() < 0.3:
+        scene = mix(scene, coloured_noise(WINDOW, rng, rng.uniform(-6, 0)), rng.uniform(10, 40))
+    if rng.random() < 0.3:
+        scene = limit_band(scene, rng.choice([4000, 5500, 8000]))
+    if rng.random() < 0.1:
+        peak = np.abs(scene).max()
+        scene = np.clip(scene, -peak / 3, peak / 3)
+    return scene.astype(np.float32)
