@@ -1,0 +1,92 @@
+"""Events: a state machine that turns one scored window after another into stretches of time. It knows nothing of audio."""
+
+from dataclasses import dataclass
+
+EXIT_SHARE = 0.7  # default exit threshold as a share of the enter threshold
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """When an event begins, goes on and ends. Times in seconds, probabilities 0-1.
+
+    With neither `threshold` nor `min_votes`, a window fires if the vote calls it a scream (its verdict). Either of
+    them, or both, take the verdict's place.
+    """
+
+    threshold: float | None = None  # a window fires from this probability on ...
+    min_votes: int | None = None  # ... if also so many models say scream
+    exit_threshold: float | None = None  # an open event goes on down to this probability
+    min_duration: float = 0.0  # a shorter event is dropped
+    max_gap: float = 1.0  # a shorter pause does not end an event
+    padding: float = 0.0  # added on both sides
+
+    def __post_init__(self):
+        if self.exit_threshold is None:
+            object.__setattr__(self, "exit_threshold", EXIT_SHARE * (0.5 if self.threshold is None else self.threshold))
+        for name in ("threshold", "exit_threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1")
+        if self.threshold is not None and self.exit_threshold > self.threshold:
+            raise ValueError("exit_threshold must not be above threshold")
+        for name in ("min_duration", "max_gap", "padding"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be 0 or more seconds")
+
+    def fires(self, votes, probability, verdict):
+        if self.threshold is None and self.min_votes is None:
+            return bool(verdict)
+        return probability >= (self.threshold or 0) and votes >= (self.min_votes or 0)
+
+
+class EventDetector:
+    """Takes windows in order of time and gives back each event as soon as nothing can change it any more.
+
+    Events are dicts {start_s, end_s, probability (highest), votes (highest)}, in order and without overlap.
+    """
+
+    def __init__(self, settings=EventSettings()):
+        self.settings = settings
+        self.reset()
+
+    def reset(self):
+        """Forget everything: the next window belongs to another recording."""
+        self.event = None  # the open event
+        self.closed_until = 0.0  # end of the last event given back
+
+    def add(self, start_s, end_s, votes, probability, verdict=False):
+        """Take the next window: what it stands for in seconds, and its scores. Returns the event it ends, or None."""
+        settings = self.settings
+        # padded neighbours must not overlap, and an event's end must be known to lie inside the recording
+        max_gap = max(settings.max_gap, 2 * settings.padding)
+        fires = settings.fires(votes, probability, verdict)
+        ended = None
+        if self.event and start_s - self.event["end_s"] > max_gap:
+            ended = self._close(self.event["end_s"] + settings.padding)
+        if self.event and (fires or probability >= settings.exit_threshold):
+            self.event["end_s"] = max(self.event["end_s"], end_s)
+            self.event["probability"] = max(self.event["probability"], probability)
+            self.event["votes"] = max(self.event["votes"], votes)
+        elif fires:
+            start_s = max(start_s, self.closed_until)
+            self.event = {"start_s": start_s, "end_s": max(start_s, end_s), "probability": probability, "votes": votes}
+        elif self.event and end_s - self.event["end_s"] > max_gap:
+            ended = self._close(self.event["end_s"] + settings.padding)
+        return ended
+
+    def finish(self, end_of_recording_s):
+        """The recording ends here. Returns the event that was still open, or None; then starts anew."""
+        ended = None
+        if self.event:
+            self.event["end_s"] = min(self.event["end_s"], end_of_recording_s)
+            ended = self._close(min(self.event["end_s"] + self.settings.padding, end_of_recording_s))
+        self.reset()
+        return ended
+
+    def _close(self, padded_end_s):
+        event, self.event = self.event, None
+        if event["end_s"] - event["start_s"] < self.settings.min_duration:
+            return None
+        event["start_s"] = max(event["start_s"] - self.settings.padding, self.closed_until)
+        event["end_s"] = self.closed_until = padded_end_s
+        return event

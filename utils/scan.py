@@ -1,0 +1,148 @@
+"""One scorer for every input: blocks of samples -> windows -> scores and votes -> events -> the record of a recording.
+
+Files, pipes and the microphone all come through here, so they give the same answer. Memory does not depend on the
+length of the recording: one batch of windows is held, nothing else.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
+from utils.events import EventDetector, EventSettings
+
+BATCH = 32  # windows scored together; 1 where an answer must not wait
+LEVEL_FRAME = 512  # samples: 23 ms, the grain of an event's limits
+SCREAM_BAND = (700, 6000)  # Hz: where screams are loud and rumble, wind and hum are not
+CLEAR_DB = 6.0  # the loud part must stand out this much, or the limits stay those of the window's core
+
+
+@dataclass
+class ScoredWindow:
+    """One window of a recording and what the models say. Times in seconds from the start of the recording."""
+
+    start_s: float  # the window itself
+    end_s: float
+    core: tuple[float, float]  # the part it stands for: cores of consecutive windows touch and cover the recording
+    loud: tuple[float, float]  # where its sound is loud: the limits that it lends to an event
+    level_db: float  # peak in dBFS
+    probabilities: np.ndarray  # float64 [n_models], in the order of ensemble.names
+    probability: float  # of the ensemble
+    votes: int
+    verdict: bool
+
+
+def band_level(samples):
+    """Level in the band of screams, in dB, for each frame of 23 ms: float [n] at 22,050 Hz -> [ceil(n / 512)]."""
+    frames = np.pad(samples, (0, -len(samples) % LEVEL_FRAME)).reshape(-1, LEVEL_FRAME)
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(LEVEL_FRAME), axis=1)))
+    first, last = (round(frequency * LEVEL_FRAME / SAMPLE_RATE) for frequency in SCREAM_BAND)
+    level = 10 * np.log10(power[:, first:last].sum(axis=1) + 1e-10)
+    return np.convolve(np.pad(level, 2, mode="edge"), np.full(5, 0.2), mode="valid")  # 116 ms: single clicks do not count
+
+
+def loud_part(samples):
+    """First and last moment, in seconds, at which the scream band is nearer to its loudest than to its quietest level.
+
+    samples: float [n] at 22,050 Hz. Returns None if the level varies too little to tell sound from background.
+    """
+    level = band_level(samples)
+    quiet, loud = np.percentile(level, [10, 95])
+    if loud - quiet < CLEAR_DB:
+        return None
+    above = np.flatnonzero(level >= (quiet + loud) / 2)
+    return above[0] * LEVEL_FRAME / SAMPLE_RATE, min((above[-1] + 1) * LEVEL_FRAME, len(samples)) / SAMPLE_RATE
+
+
+def score_windows(blocks, ensemble, hop=WINDOW_HOP, batch=BATCH):
+    """Yield a ScoredWindow for each window of a recording.
+
+    blocks: iterable of float32 arrays, mono at 22,050 Hz, of any size. ensemble: names, score and combine as in
+    utils.ensemble. hop: samples between window starts. Windows too quiet to hold anything get probability 0 unscored.
+    """
+    ended = False
+
+    def watched():
+        nonlocal ended
+        yield from blocks
+        ended = True  # cut_windows gives the last window after this
+
+    waiting = []
+    for start, samples in cut_windows(watched(), hop):
+        waiting.append((start, samples, ended))
+        if len(waiting) >= batch:
+            yield from score_batch(waiting, ensemble, hop)
+            waiting = []
+    if waiting:
+        yield from score_batch(waiting, ensemble, hop)
+
+
+def score_batch(batch, ensemble, hop):
+    """List of (first sample, samples, is last) -> ScoredWindows."""
+    cleaned = [clean_window(samples) for _, samples, _ in batch]
+    heard = [index for index, window in enumerate(cleaned) if window is not None]
+    probabilities = np.zeros((len(batch), len(ensemble.names)))
+    probability, votes, verdict = np.zeros(len(batch)), np.zeros(len(batch), int), np.zeros(len(batch), bool)
+    if heard:
+        probabilities[heard] = ensemble.score(np.stack([cleaned[index] for index in heard]))
+        probability[heard], votes[heard], verdict[heard] = ensemble.combine(probabilities[heard])
+    for index, (start, samples, is_last) in enumerate(batch):
+        start_s, end_s = start / SAMPLE_RATE, (start + len(samples)) / SAMPLE_RATE
+        centre = start + WINDOW // 2
+        core = (0.0 if start == 0 else (centre - hop / 2) / SAMPLE_RATE, end_s if is_last else (centre + hop / 2) / SAMPLE_RATE)
+        part = loud_part(samples) if probability[index] > 0 else None
+        loud = core if part is None else (start_s + part[0], start_s + part[1])
+        peak = float(np.abs(samples).max(initial=0))
+        yield ScoredWindow(start_s, end_s, core, loud, 20 * np.log10(max(peak, 1e-6)), probabilities[index],
+                           float(probability[index]), int(votes[index]), bool(verdict[index]))
+
+
+def rounded(event):
+    """An event as users see it: times to the millisecond."""
+    return {"start_s": round(event["start_s"], 3), "end_s": round(event["end_s"], 3),
+            "probability": round(event["probability"], 6), "votes": event["votes"]}
+
+
+def scan(blocks, ensemble, settings=EventSettings(), hop=WINDOW_HOP, batch=BATCH, file="-", on_event=None, on_window=None):
+    """Analyse a recording and return its record, a dict that json can write.
+
+    blocks: iterable of float32 arrays, mono at 22,050 Hz, of any size; the result does not depend on their size.
+    on_event(event) is called as soon as an event has ended, on_window(ScoredWindow) after each window.
+    The record holds file, duration_s, verdict, probability (the highest of all windows), votes and models (those of
+    that window) and events. Raises AudioError when the blocks do.
+    """
+    detector = EventDetector(settings)
+    events, best, n_samples = [], None, 0
+
+    def counted():
+        nonlocal n_samples
+        for block in blocks:
+            n_samples += len(block)
+            yield block
+
+    def keep(event):
+        if event:
+            events.append(rounded(event))
+            if on_event:
+                on_event(events[-1])
+
+    for window in score_windows(counted(), ensemble, hop, batch):
+        fires = settings.fires(window.votes, window.probability, window.verdict)
+        limits = window.loud if fires or window.probability >= settings.exit_threshold else window.core
+        keep(detector.add(*limits, window.votes, window.probability, window.verdict))
+        if best is None or window.probability > best.probability:
+            best = window
+        if on_window:
+            on_window(window)
+    keep(detector.finish(n_samples / SAMPLE_RATE))
+    scores = np.zeros(len(ensemble.names)) if best is None else best.probabilities
+    return {
+        "file": file,
+        "duration_s": round(n_samples / SAMPLE_RATE, 3),
+        "verdict": "scream" if events else "non_scream",
+        "probability": round(best.probability, 6) if best else 0.0,
+        "votes": best.votes if best else 0,
+        "models": {name: {"verdict": "scream" if score >= 0.5 else "non_scream", "probability": round(float(score), 6)}
+                   for name, score in zip(ensemble.names, scores)},
+        "events": events,
+    }
