@@ -1,0 +1,212 @@
+"""Events written for other programs: a CSV table, Audacity labels, Raven selections, and the sounds cut out.
+
+All functions take the record of a file as `main.py --json` prints it: {"file": ..., "events": [{"start_s": ...,
+"end_s": ..., "probability": ..., "votes": ...}, ...], ...}. Times are seconds of the original recording.
+"""
+
+import csv
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+
+import soundfile
+
+from utils.artifacts import ArtifactError, atomic_path
+from utils.audio import SAMPLE_RATE, AudioError, open_sound_file
+
+EVENT_COLUMNS = ("file", "start_s", "end_s", "duration_s", "probability", "votes")
+RAVEN_COLUMNS = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
+                 "Annotation", "Probability", "Votes")
+AUDACITY_SUFFIX = ".audacity.txt"
+RAVEN_SUFFIX = ".selections.txt"  # Raven's own ending for selection tables
+CLIP_PADDING_S = 0.5
+COPY_FRAMES = 65_536
+
+
+def spreadsheet_cell(value):
+    """A value that a spreadsheet shows and never runs: text that would start a formula gets an apostrophe in front."""
+    text = str(value)
+    if isinstance(value, str) and len(text) > 1 and text[0] in "=+-@\t\r\n":
+        return "'" + text
+    return text
+
+
+def flat_settings(settings):
+    """Settings as CSV columns {name: text}: lists joined with a blank, nested names joined with a dot."""
+    columns = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            columns |= flat_settings({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
+        else:
+            columns[name] = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else "" if value is None else value
+    return columns
+
+
+class EventTable:
+    """A CSV file with one row per event, written as the events come: for pipes, microphones and long runs.
+
+    settings: dict of the options used; every row repeats them, so that a table carries its own parameters.
+    Raises ArtifactError when the file cannot be written.
+    """
+
+    def __init__(self, path, settings):
+        columns = flat_settings(settings)
+        self.settings = [spreadsheet_cell(value) for value in columns.values()]
+        try:
+            self.file = open(path, "w", newline="", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be written ({error.strerror})") from None
+        self.rows = csv.writer(self.file)
+        self.rows.writerow([*EVENT_COLUMNS, *columns])
+        self.file.flush()
+
+    def write(self, file, events):
+        """Add the events of one file, or some of them. file: its path as given."""
+        for event in events:
+            start, end = event["start_s"], event["end_s"]
+            self.rows.writerow([spreadsheet_cell(file), f"{start:.3f}", f"{end:.3f}", f"{end - start:.3f}",
+                                f"{event['probability']:.4f}", event["votes"], *self.settings])
+        self.file.flush()
+
+    def close(self):
+        self.file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def write_csv(path, records, settings):
+    """Write one row per event of all records, whole or not at all. Files without events or with an error give no row."""
+    with writable(path), atomic_path(path) as temporary, EventTable(temporary, settings) as table:
+        for record in records:
+            table.write(record["file"], record.get("events", []))
+
+
+class writable:
+    """Turn the system's refusal to write `path` into one sentence (ArtifactError)."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, OSError):
+            raise ArtifactError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+
+
+def write_text(path, lines):
+    with writable(path), atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+
+
+def event_label(event):
+    return f"scream {event['probability']:.2f} votes {event['votes']}"
+
+
+def write_audacity(record):
+    """Write an Audacity label track beside the file (File > Import > Labels). Returns its path.
+
+    A file without events gets an empty track: it was analysed, and nothing was found. Raises ArtifactError.
+    """
+    path = path_beside(record["file"], AUDACITY_SUFFIX)
+    write_text(path, [f"{event['start_s']:.6f}\t{event['end_s']:.6f}\t{event_label(event)}" for event in record["events"]])
+    return path
+
+
+def write_raven(record):
+    """Write a Raven selection table beside the file (File > Open Selection Table). Returns its path; raises ArtifactError."""
+    path = path_beside(record["file"], RAVEN_SUFFIX)
+    lines = ["\t".join(RAVEN_COLUMNS)]
+    for number, event in enumerate(record["events"], start=1):
+        values = (number, "Spectrogram 1", 1, f"{event['start_s']:.6f}", f"{event['end_s']:.6f}", "0.0",
+                  f"{SAMPLE_RATE / 2:.1f}", "scream", f"{event['probability']:.4f}", event["votes"])
+        lines.append("\t".join(map(str, values)))
+    write_text(path, lines)
+    return path
+
+
+def path_beside(file, suffix):
+    if file == "-":
+        raise ArtifactError("standard input has no folder to write labels beside; use --csv FILE")
+    return file + suffix  # with the whole file name, so that a.wav and a.mp3 stay apart
+
+
+def clip_name(file, start_s):
+    """Name of the clip that starts at `start_s` seconds of `file`: stem, a mark of the folder, and the start time.
+
+    Only letters, digits, dot, underscore and hyphen; different files never share a name, whatever their folders.
+    """
+    stem = os.path.splitext(os.path.basename(file))[0]
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:80] or "recording"
+    mark = hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:8]
+    ms = round(start_s * 1000)
+    return f"{safe}_{mark}_{ms // 3_600_000:02d}h{ms // 60_000 % 60:02d}m{ms % 60_000 / 1000:06.3f}s.wav"
+
+
+def clip_subtype(sound):
+    """Sample format of a clip: the original's where WAV has it, else 16 bits."""
+    return sound.subtype if sound.subtype in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "PCM_U8") else "PCM_16"
+
+
+def copy_stretch(sound, first, last, path):
+    """Copy frames first to last of an open SoundFile into a new WAV of the same rate and channels, piece by piece."""
+    before = min(first, sound.samplerate // 2)  # an MP3 decoder needs some frames before it is right after a jump
+    sound.seek(first - before)
+    read_on = sound.seekable
+    sound.seekable = lambda: False  # else soundfile jumps after each read, too
+    sound.read(before, dtype="float32")
+    with soundfile.SoundFile(path, "w", sound.samplerate, sound.channels, clip_subtype(sound), format="WAV") as clip:
+        left = last - first
+        while left > 0 and len(block := sound.read(min(left, COPY_FRAMES), dtype="float64", always_2d=True)):
+            clip.write(block)
+            left -= len(block)
+    sound.seekable = read_on
+
+
+def copy_stretch_with_ffmpeg(file, start_s, end_s, path):
+    """The same for formats that only ffmpeg reads."""
+    if not shutil.which("ffmpeg"):
+        raise AudioError(f"{file}: cannot cut clips from it without ffmpeg on PATH")
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-ss", f"{start_s:.3f}", "-t", f"{end_s - start_s:.3f}",
+               "-i", os.path.abspath(file), "-vn", "-c:a", "pcm_s16le", "-f", "wav", path]
+    if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+        raise AudioError(f"{file}: ffmpeg could not cut {start_s:.3f} s to {end_s:.3f} s out of it")
+
+
+def write_clips(record, folder, padding_s=CLIP_PADDING_S):
+    """Cut every event out of the original file, at its own rate and with its own channels, as WAV.
+
+    padding_s: seconds added on both sides, as far as the recording reaches. Returns the paths in the events' order.
+    Raises AudioError when the original cannot be read, ArtifactError when the folder cannot be written.
+    """
+    file = record["file"]
+    if file == "-":
+        raise ArtifactError("standard input cannot be cut into clips afterwards; save it to a file first")
+    if not record["events"]:
+        return []
+    paths = []
+    sound = open_sound_file(file)
+    try:
+        for event in record["events"]:
+            path = os.path.join(folder, clip_name(file, event["start_s"]))
+            start_s, end_s = max(0.0, event["start_s"] - padding_s), event["end_s"] + padding_s
+            with writable(path), atomic_path(path) as temporary:
+                if sound is None:
+                    copy_stretch_with_ffmpeg(file, start_s, end_s, temporary)
+                else:
+                    first, last = (min(round(seconds * sound.samplerate), sound.frames) for seconds in (start_s, end_s))
+                    copy_stretch(sound, first, last, temporary)
+            paths.append(path)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{file}: cannot be cut into clips ({error.error_string})") from None
+    finally:
+        if sound is not None:
+            sound.close()
+    return paths

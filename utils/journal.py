@@ -1,0 +1,121 @@
+"""A journal of finished files, so that a killed run goes on where it stopped (--resume).
+
+JSON lines, append-only: first the settings, then one line per finished file with its path, size, modification time
+and record. A line counts once its line break is there, so a kill in the middle of a write costs one file at most.
+"""
+
+import hashlib
+import json
+import os
+
+from utils.artifacts import ArtifactError
+
+FORMAT = 1
+FIRST_BYTES = b'{"journal": '
+
+
+def fingerprint_of(settings):
+    """SHA-256 of the settings that change results (options, model hashes, signal settings), whatever their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def identify(path):
+    """[size in bytes, modification time in ns] of a file; [-1, 0] if there is none."""
+    try:
+        info = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a name no file can have
+        return [-1, 0]
+    return [info.st_size, info.st_mtime_ns]
+
+
+def differing_settings(ours, theirs):
+    """Names of the settings that differ, in our order."""
+    ours, theirs = json.loads(json.dumps(ours)), theirs if isinstance(theirs, dict) else {}
+    return [name for name in [*ours, *(set(theirs) - set(ours))] if ours.get(name) != theirs.get(name)]
+
+
+def parse_lines(raw):
+    """(parsed lines, number of sound bytes): stops at the first line that is torn or no JSON object."""
+    lines, sound = [], 0
+    while (end := raw.find(b"\n", sound)) >= 0:
+        try:
+            line = json.loads(raw[sound:end])
+        except ValueError:
+            break
+        if not isinstance(line, dict):
+            break
+        lines.append(line)
+        sound = end + 1
+    return lines, sound
+
+
+class Journal:
+    """Finished files of a run.
+
+    path: the journal's file. settings: dict of everything that changes results. resume: keep what an earlier run with
+    the same settings wrote there; otherwise start afresh. Raises ArtifactError when the journal belongs to other
+    settings, is no journal, or cannot be written.
+
+        record = journal.find(path)          # before the analysis; None: not done, or the file has changed
+        journal.add(path, record)            # after it; failures too: {"file": ..., "error": ...}
+    """
+
+    def __init__(self, path, settings, resume=True):
+        self.path = path
+        self.done = {}  # path -> (identity, record)
+        self.identities = {}  # path -> identity when the analysis began
+        header = {"journal": FORMAT, "fingerprint": fingerprint_of(settings), "settings": settings}
+        try:
+            self.file = open(path, "ab+", buffering=0)
+            sound = self.read(header, resume)
+            self.file.truncate(sound)  # drop a torn last line, or an old journal
+            if not sound:
+                self.write(header)
+        except OSError as error:
+            raise ArtifactError(f"{path}: the journal cannot be written ({error.strerror})") from None
+
+    def read(self, header, resume):
+        """Take over the finished files of an earlier run; returns how many bytes of it are sound."""
+        self.file.seek(0)
+        raw = self.file.read()
+        if raw[: len(FIRST_BYTES)] != FIRST_BYTES[: len(raw)]:  # never overwrite a file of another kind
+            raise ArtifactError(f"{self.path} is not a journal of this program; name another file or remove it")
+        lines, sound = parse_lines(raw)
+        if not lines or not resume:  # no lines: empty, or killed while it wrote the first one
+            return 0
+        if lines[0].get("fingerprint") != header["fingerprint"]:
+            names = ", ".join(differing_settings(header["settings"], lines[0].get("settings"))[:4]) or "format"
+            raise ArtifactError(f"{self.path} was written with other settings ({names}): "
+                                "use the same ones to go on, or remove the journal to start again")
+        for line in lines[1:]:
+            if {"path", "identity", "record"} <= line.keys():
+                self.done[line["path"]] = (line["identity"], line["record"])
+        return sound
+
+    def write(self, line):
+        self.file.write(json.dumps(line).encode() + b"\n")  # one write: a kill never leaves two halves
+
+    def find(self, path):
+        """Record of `path` if it is finished and the file is unchanged since, else None. Notes what it is like now."""
+        identity = identify(path)
+        known, record = self.done.get(path, (None, None))
+        if known == identity:
+            return record
+        self.identities[path] = identity
+        return None
+
+    def add(self, path, record):
+        """Note that `path` is finished. The identity is that of find(): a file that changed meanwhile is done again."""
+        identity = self.identities.pop(path, None) or identify(path)
+        self.write({"path": path, "identity": identity, "record": record})
+        self.done[path] = (identity, record)
+
+    def close(self):
+        os.fsync(self.file.fileno())
+        self.file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
