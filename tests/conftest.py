@@ -72,3 +72,18 @@ def tiny_data_set(tmp_path_factory):
         table.writerow(["path", "label", "source", "group", "sound_class"])
         table.writerows(rows)
     return folder
+
+
+LAYOUTS = ("Converted_Separately", "ESC-50-master", "described")
+
+
+@pytest.fixture(scope="session")
+def tiny_artifacts(tiny_data_set, tmp_path_factory):
+    """Folder with audio_features.csv and data/, made by stage 1 from the tiny data set."""
+    import extract_features
+
+    folder = tmp_path_factory.mktemp("artifacts")
+    options = [option for layout in LAYOUTS for option in ("--audio", str(tiny_data_set / layout))]
+    options += ["--csv", str(folder / "audio_features.csv"), "--data", str(folder / "data"), "--jobs", "1"]
+    assert extract_features.main(options) == 0
+    return folder

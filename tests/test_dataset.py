@@ -1,0 +1,392 @@
+"""Clips are found in every layout, groups stay on one side of every split, and unfit artifacts are refused."""
+
+import collections
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import LAYOUTS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils.artifacts import ArtifactError
+from utils.dataset import (
+    AUGMENTED_CSV,
+    LABELS_NPY,
+    MANIFEST,
+    MEL_NPY,
+    SPLITS,
+    STFT_NPY,
+    Clip,
+    Windows,
+    choose_split,
+    find_clips,
+    group_from_name,
+    group_identical_clips,
+    read_manifest,
+    read_spectrograms,
+    read_windows,
+    split_clips,
+    spread_groups,
+    training_copies,
+)
+from utils.features import FEATURE_NAMES
+
+
+def touch(folder, *paths):
+    for path in paths:
+        os.makedirs(os.path.dirname(folder / path), exist_ok=True)
+        (folder / path).write_bytes(path.encode())
+
+
+def make_clips(groups_of):
+    """Clips from {(label, source): [clips in each group]}; group names are unique."""
+    clips = []
+    for (label, source), sizes in groups_of.items():
+        for number, size in enumerate(sizes):
+            group = f"{source}-{label}-{number}"
+            clips += [Clip(f"{source}/{label}/{number}-{i}.wav", label, source, group, label) for i in range(size)]
+    return clips
+
+
+def make_windows(clips, splits):
+    """A table with two windows per clip, its features all zero."""
+    rows = [(clip, split) for clip, split in zip(clips, splits) for _ in range(2)]
+
+    def column(values):
+        return np.array(values, dtype=object)
+
+    empty = column([""] * len(rows))
+    return Windows(
+        file=column([c.path for c, _ in rows]), label=np.array([int(c.label == "scream") for c, _ in rows]),
+        features=np.zeros((len(rows), 34)), start_s=np.zeros(len(rows)), source=column([c.source for c, _ in rows]),
+        group=column([c.group for c, _ in rows]), split=column([s for _, s in rows]),
+        sound_class=column([c.sound_class for c, _ in rows]), mix_group=empty, mix_source=empty,
+    )
+
+
+SEVERAL_SOURCES = {("scream", "home"): [3, 1, 4, 1, 5, 9, 2, 6], ("non_scream", "home"): [10] * 10, ("scream", "game"): [1] * 20,
+                   ("non_scream", "street"): [7, 7, 8, 2, 2, 1, 1, 1, 3]}
+
+
+# --- layouts
+
+def test_kaggle_layout(tiny_data_set):
+    clips = find_clips(tiny_data_set / "Converted_Separately")
+    assert collections.Counter(c.label for c in clips) == {"scream": 12, "non_scream": 12}
+    assert {c.source for c in clips} == {"Converted_Separately"}
+    assert all(os.path.isfile(c.path) for c in clips)
+
+
+def test_esc50_layout(tiny_data_set):
+    clips = find_clips(tiny_data_set / "ESC-50-master")
+    assert [c.label for c in clips] == ["non_scream"] * 16
+    assert {c.source for c in clips} == {"esc50"} and {c.sound_class for c in clips} == {"dog", "rain"}
+    assert len({c.group for c in clips}) == 8  # two clips of each Freesound recording
+    assert all(os.path.isfile(c.path) for c in clips)
+
+
+def test_described_layout(tiny_data_set):
+    clips = find_clips(tiny_data_set / "described")
+    assert collections.Counter((c.label, c.source, c.sound_class) for c in clips) == {
+        ("scream", "field", "voice"): 10, ("non_scream", "field", "wind"): 10}
+    assert {c.group for c in clips} == {f"session-{i}" for i in range(10)}
+
+
+def test_clips_csv_with_only_path_and_label(tmp_path):
+    touch(tmp_path, "a/shout12.wav", "b/rain.wav", "b/other.wav")
+    (tmp_path / "clips.csv").write_text("path,label\na/shout12.wav,scream\nb/rain.wav,non_scream\nb/other.wav,unsure\n")
+    clips = find_clips(tmp_path)
+    assert [(c.path, c.label) for c in clips] == [
+        (str(tmp_path / "a/shout12.wav"), "scream"), (str(tmp_path / "b/rain.wav"), "non_scream")]
+    assert {c.source for c in clips} == {tmp_path.name}
+    assert len({c.group for c in clips}) == 2
+
+
+def test_labelled_tree_at_any_depth(tmp_path):
+    touch(tmp_path, "home/scream/1.wav", "home/non_scream/door/1.flac", "street/2026/non_scream/1.MP3", "scream/9.ogg",
+          "home/scream/notes.txt", "unlabelled/1.wav")
+    found = {os.path.relpath(c.path, tmp_path): (c.label, c.source, c.sound_class) for c in find_clips(tmp_path)}
+    assert found == {
+        "home/scream/1.wav": ("scream", "home", "scream"),
+        "home/non_scream/door/1.flac": ("non_scream", "home", "door"),
+        "street/2026/non_scream/1.MP3": ("non_scream", "2026", "non_scream"),
+        "scream/9.ogg": ("scream", tmp_path.name, "scream"),
+    }
+
+
+def test_order_does_not_depend_on_the_file_system(tmp_path):
+    touch(tmp_path, *(f"scream/{i}.wav" for i in (3, 1, 2)), *(f"non_scream/{i}.wav" for i in (2, 1)))
+    clips = find_clips(tmp_path)
+    assert [c.path for c in clips] == sorted(c.path for c in clips)
+
+
+@pytest.mark.parametrize("content, sentence", [
+    (None, "no such folder"), ({}, "no clips found"), ({"scream/readme.txt": ""}, "no clips found"),
+    ({"clips.csv": "file,label\na.wav,scream\n"}, "needs the columns path and label"),
+    ({"clips.csv": "path,label\n"}, "needs the columns path and label"),
+])
+def test_folder_without_clips_is_one_sentence(tmp_path, content, sentence):
+    folder = tmp_path / "recordings"
+    if content is not None:
+        folder.mkdir()
+        for path, text in content.items():
+            os.makedirs(os.path.dirname(folder / path), exist_ok=True)
+            (folder / path).write_text(text)
+    with pytest.raises(ArtifactError, match=sentence) as caught:
+        find_clips(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+# --- groups
+
+@pytest.mark.parametrize("one, other, same", [
+    ("scream_101.wav", "scream_124.wav", True), ("scream_124.wav", "scream_125.wav", False), ("7.wav", "8.wav", True),
+    ("dog 3.wav", "cat 3.wav", False), ("Dog_3.wav", "dog-4.wav", True), ("take1_0003.wav", "take1_0004.wav", True),
+    ("1700000000000.wav", "1800000000000.wav", True),  # a time stamp is no file number
+])
+def test_group_from_name(one, other, same):
+    assert (group_from_name(one) == group_from_name(other)) is same
+
+
+def test_identical_files_share_a_group_through_any_chain(tmp_path):
+    for name, content in {"a": b"1111", "b": b"1111", "c": b"2222", "d": b"2222", "e": b"3333", "f": b"44"}.items():
+        (tmp_path / name).write_bytes(content)
+    groups = {"a": "p", "b": "q", "c": "q", "d": "r", "e": "s", "f": "t"}  # a=b joins p and q, c=d joins q and r
+    clips = [Clip(str(tmp_path / name), "scream", "home", group, "") for name, group in groups.items()]
+    made = {os.path.basename(c.path): c.group for c in group_identical_clips(clips)}
+    assert made["a"] == made["b"] == made["c"] == made["d"]
+    assert len({made["a"], made["e"], made["f"]}) == 3
+
+
+def test_missing_file_does_not_stop_the_grouping(tmp_path):
+    assert group_identical_clips([Clip(str(tmp_path / "gone.wav"), "scream", "home", "g", "")])[0].group == "g"
+
+
+# --- splits
+
+def parts_of_groups(clips, parts):
+    sides = collections.defaultdict(set)
+    for clip, part in zip(clips, parts):
+        sides[clip.group].add(part)
+    return sides
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.dictionaries(st.tuples(st.sampled_from(["scream", "non_scream"]), st.sampled_from(["home", "game", "street"])),
+                             st.lists(st.integers(1, 12), min_size=1, max_size=15), min_size=1), seed=st.integers(0, 5))
+def test_no_group_on_two_sides(sizes, seed):
+    clips = make_clips(sizes)
+    splits = split_clips(clips, seed)
+    assert len(splits) == len(clips) and set(splits) <= set(SPLITS)
+    assert all(len(side) == 1 for side in parts_of_groups(clips, splits).values())
+
+
+def test_shares_and_labels_of_a_split():
+    clips = make_clips(SEVERAL_SOURCES)
+    splits = split_clips(clips, seed=0)
+    for label in ("scream", "non_scream"):
+        counts = collections.Counter(split for clip, split in zip(clips, splits) if clip.label == label)
+        total = sum(counts.values())
+        assert 0.60 <= counts["train"] / total <= 0.80
+        assert 0.08 <= counts["validation"] / total <= 0.25 and 0.08 <= counts["test"] / total <= 0.25
+
+
+def test_group_shared_by_both_labels_and_by_sources_stays_together():
+    clips = make_clips({("scream", "home"): [1] * 9, ("non_scream", "street"): [1] * 9})
+    for clip in clips:
+        clip.group = clip.group.rsplit("-", 1)[1]
+    assert all(len(side) == 1 for side in parts_of_groups(clips, split_clips(clips, 0)).values())
+
+
+def test_split_is_the_same_for_a_seed_and_in_any_order():
+    clips = make_clips(SEVERAL_SOURCES)
+    splits = split_clips(clips, seed=3)
+    assert splits == split_clips(clips, seed=3)
+    assert splits != split_clips(clips, seed=4)
+    order = np.random.default_rng(0).permutation(len(clips))
+    assert [splits[i] for i in order] == split_clips([clips[i] for i in order], seed=3)
+
+
+def test_one_large_group_goes_to_training():
+    clips = make_clips({("scream", "home"): [70, 15, 15], ("non_scream", "home"): [70, 15, 15]})
+    assert {split for clip, split in zip(clips, split_clips(clips, 0)) if clip.group.endswith("-0")} == {"train"}
+
+
+def test_equal_folds():
+    clips = make_clips(SEVERAL_SOURCES)
+    part = spread_groups([c.label for c in clips], [c.source for c in clips], [c.group for c in clips], [0.2] * 5, seed=0)
+    screams = np.bincount(part[[c.label == "scream" for c in clips]], minlength=5)
+    assert screams.min() >= 6 and screams.max() <= 16  # 51 screams, one group of 9
+
+
+# --- the split that a training run uses
+
+@pytest.fixture
+def windows():
+    clips = make_clips(SEVERAL_SOURCES)
+    return make_windows(clips, split_clips(clips, seed=0))
+
+
+def test_default_split_is_the_stored_one(windows):
+    before = windows.split.copy()
+    assert list(choose_split(windows)) == list(before)
+    choose_split(windows, sources=["home"], all_data=True)
+    assert list(windows.split) == list(before), "the table itself must not change"
+
+
+def test_only_chosen_sources_take_part(windows):
+    split = choose_split(windows, sources=["home"])
+    assert set(split[windows.source != "home"]) == {"unused"}
+    assert set(split[windows.source == "home"]) == {"train", "validation"}
+    assert list(split == "validation") == list((windows.split == "validation") & (windows.source == "home"))
+
+
+def test_unknown_source_names_the_known_ones(windows):
+    with pytest.raises(ArtifactError, match="no clips of source moon; there are: game, home, street"):
+        choose_split(windows, sources=["home", "moon"])
+
+
+def test_folds_test_every_window_once_and_keep_groups_whole(windows):
+    tested = np.zeros(len(windows), int)
+    for fold in range(5):
+        split = choose_split(windows, folds=5, fold=fold, seed=0)
+        assert set(split) == set(SPLITS)
+        tested += split == "test"
+        for group in set(windows.group):
+            assert len(set(split[windows.group == group])) == 1
+        next_fold = choose_split(windows, folds=5, fold=(fold + 1) % 5, seed=0)
+        assert list(split == "validation") == list(next_fold == "test")
+    assert set(tested) == {1}
+
+
+def test_all_data_turns_test_into_training(windows):
+    split = choose_split(windows, all_data=True)
+    assert list(split == "train") == list(np.isin(windows.split, ["train", "test"]))
+    assert list(split == "validation") == list(windows.split == "validation")
+
+
+def test_training_copies_have_both_recordings_in_training(windows):
+    group_of = {name: windows.group[windows.split == name][0] for name in SPLITS}
+    pairs = [(clip, background) for clip in SPLITS for background in SPLITS]
+    copies = windows.rows(np.arange(len(pairs)))
+    copies.group = np.array([group_of[clip] for clip, _ in pairs], dtype=object)
+    copies.mix_group = np.array([group_of[background] for _, background in pairs], dtype=object)
+    kept = training_copies(copies, windows, windows.split)
+    assert [(g, b) for g, b in zip(kept.group, kept.mix_group)] == [(group_of["train"], group_of["train"])]
+
+
+# --- artifacts of stage 1
+
+def test_artifacts_are_aligned_row_by_row(tiny_data_set, tiny_artifacts):
+    manifest = read_manifest(tiny_artifacts / "data")
+    table = read_windows(tiny_artifacts / "audio_features.csv", manifest)
+    labels = np.load(tiny_artifacts / "data" / LABELS_NPY)
+    stft = read_spectrograms(tiny_artifacts / "data", STFT_NPY, len(table), manifest)
+    mel = read_spectrograms(tiny_artifacts / "data", MEL_NPY, len(table), manifest)
+    assert len(table) == 60 and list(table.label) == list(labels) and stft.shape == mel.shape == (60, 128, 128)
+    assert {os.path.relpath(path, tiny_data_set).split(os.sep)[0] for path in table.file} == set(LAYOUTS)
+    # mfcc1 is the sum over mel bands: computed from row i of one file it must be row i of the other
+    floor = np.maximum(mel, mel.max(axis=(1, 2), keepdims=True) - 80).astype(float)
+    np.testing.assert_allclose(floor.mean(axis=(1, 2)) * np.sqrt(128), table.features[:, 0], rtol=2e-3, atol=0.5)
+    columns = list(pd.read_csv(tiny_artifacts / "audio_features.csv", nrows=1).columns)
+    assert columns[:40] == ["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split"]
+
+
+def test_stored_split_is_group_safe(tiny_artifacts):
+    table = read_windows(tiny_artifacts / "audio_features.csv")
+    assert set(table.split) == set(SPLITS)
+    for group in set(table.group):
+        assert len(set(table.split[table.group == group])) == 1
+
+
+def test_augmented_rows_name_their_recordings(tiny_artifacts):
+    table = read_windows(tiny_artifacts / "audio_features.csv")
+    augmented = read_windows(tiny_artifacts / "data" / AUGMENTED_CSV)
+    assert set(augmented.group) <= set(table.group) and set(augmented.mix_group) <= set(table.group)
+    screaming = set(table.group[table.label == 1]) - set(table.group[table.label == 0])
+    assert not set(augmented.mix_group) & screaming, "a scream must never be a background"
+    kept = training_copies(augmented, table, table.split)
+    assert 0 < len(kept) < len(augmented)
+
+
+@pytest.fixture
+def artifacts(tiny_artifacts, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(tiny_artifacts, tmp_path / "copy")
+
+
+def edit_manifest(artifacts, change):
+    path = artifacts / "data" / MANIFEST
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def edit_table(artifacts, change):
+    path = artifacts / "audio_features.csv"
+    table = pd.read_csv(path)
+    change(table).to_csv(path, index=False)
+
+
+def truncate(path):
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def read_all(artifacts, check_sizes):
+    manifest = read_manifest(artifacts / "data")
+    if not check_sizes:
+        manifest["files"] = {}
+    table = read_windows(artifacts / "audio_features.csv", manifest)
+    read_spectrograms(artifacts / "data", STFT_NPY, len(table), manifest)
+
+
+DAMAGE = {  # what happens, what the sentence says
+    "no manifest": (lambda a: os.remove(a / "data" / MANIFEST), "manifest.json is missing: run python extract_features.py first"),
+    "damaged manifest": (lambda a: truncate(a / "data" / MANIFEST), "manifest.json is damaged"),
+    "other settings": (lambda a: edit_manifest(a, lambda m: m["settings"].update(hop=256)), "other signal settings"),
+    "no table": (lambda a: os.remove(a / "audio_features.csv"), "audio_features.csv is missing"),
+    "empty table": (lambda a: (a / "audio_features.csv").write_text(""), "audio_features.csv is not"),
+    "table without a feature": (lambda a: edit_table(a, lambda t: t.drop(columns="rms_std")), "lacks the columns rms_std"),
+    "table without rows": (lambda a: edit_table(a, lambda t: t.iloc[:0]), "must have rows"),
+    "table with another label": (lambda a: edit_table(a, lambda t: t.assign(label="maybe")), "labelled scream or non_scream"),
+    "table with NaN": (lambda a: edit_table(a, lambda t: t.assign(rms_std=np.nan)), "features that are not"),
+    "table with words": (lambda a: edit_table(a, lambda t: t.assign(rms_std="loud")), "features that are not numbers"),
+    "table with fewer rows": (lambda a: edit_table(a, lambda t: t.iloc[:50]), "cnn_spectrograms.npy does not fit"),
+    "no spectrograms": (lambda a: os.remove(a / "data" / STFT_NPY), "cnn_spectrograms.npy is missing"),
+    "truncated spectrograms": (lambda a: truncate(a / "data" / STFT_NPY), "cnn_spectrograms.npy is damaged"),
+    "something else as spectrograms": (lambda a: (a / "data" / STFT_NPY).write_text("text"), "cnn_spectrograms.npy is damaged"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_unfit_artifact_is_one_sentence(artifacts, what):
+    damage, sentence = DAMAGE[what]
+    read_all(artifacts, check_sizes=False)
+    damage(artifacts)
+    with pytest.raises(ArtifactError, match=sentence) as caught:
+        read_all(artifacts, check_sizes=False)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["audio_features.csv", "data/" + STFT_NPY])
+def test_file_of_another_size_than_the_manifest_says(artifacts, name):
+    read_all(artifacts, check_sizes=True)
+    with open(artifacts / name, "ab") as file:
+        file.write(b"\n")
+    with pytest.raises(ArtifactError, match=f"{os.path.basename(name)} is not the file that python extract_features.py wrote"):
+        read_all(artifacts, check_sizes=True)
+
+
+def test_failed_stage_keeps_the_old_artifacts(artifacts, tmp_path):
+    import extract_features
+
+    before = {path: path.read_bytes() for path in artifacts.rglob("*") if path.is_file()}
+    touch(tmp_path, "broken/scream/1.wav", "broken/non_scream/1.wav")
+    with pytest.raises(ArtifactError, match="not one clip could be read"):
+        extract_features.main(["--audio", str(tmp_path / "broken"), "--csv", str(artifacts / "audio_features.csv"),
+                               "--data", str(artifacts / "data"), "--jobs", "1"])
+    assert before == {path: path.read_bytes() for path in artifacts.rglob("*") if path.is_file()}
