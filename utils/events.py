@@ -39,13 +39,16 @@ class EventSettings:
         return probability >= (self.threshold or 0) and votes >= (self.min_votes or 0)
 
 
+DEFAULT_SETTINGS = EventSettings()
+
+
 class EventDetector:
     """Takes windows in order of time and gives back each event as soon as nothing can change it any more.
 
     Events are dicts {start_s, end_s, probability (highest), votes (highest)}, in order and without overlap.
     """
 
-    def __init__(self, settings=EventSettings()):
+    def __init__(self, settings=DEFAULT_SETTINGS):
         self.settings = settings
         self.reset()
 
@@ -67,9 +70,8 @@ class EventDetector:
             self.event["end_s"] = max(self.event["end_s"], end_s)
             self.event["probability"] = max(self.event["probability"], probability)
             self.event["votes"] = max(self.event["votes"], votes)
-        elif fires:
-            start_s = max(start_s, self.closed_until)
-            self.event = {"start_s": start_s, "end_s": max(start_s, end_s), "probability": probability, "votes": votes}
+        elif fires and end_s > self.closed_until:
+            self.event = {"start_s": max(start_s, self.closed_until), "end_s": end_s, "probability": probability, "votes": votes}
         elif self.event and end_s - self.event["end_s"] > max_gap:
             ended = self._close(self.event["end_s"] + settings.padding)
         return ended

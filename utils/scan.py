@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
-from utils.events import EventDetector, EventSettings
+from utils.events import DEFAULT_SETTINGS, EventDetector
 
 BATCH = 32  # windows scored together; 1 where an answer must not wait
 LEVEL_FRAME = 512  # samples: 23 ms, the grain of an event's limits
@@ -103,7 +103,7 @@ def rounded(event):
             "probability": round(event["probability"], 6), "votes": event["votes"]}
 
 
-def scan(blocks, ensemble, settings=EventSettings(), hop=WINDOW_HOP, batch=BATCH, file="-", on_event=None, on_window=None):
+def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATCH, file="-", on_event=None, on_window=None):
     """Analyse a recording and return its record, a dict that json can write.
 
     blocks: iterable of float32 arrays, mono at 22,050 Hz, of any size; the result does not depend on their size.

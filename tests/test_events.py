@@ -1,0 +1,181 @@
+"""The event state machine, on strings under a ruler: one letter is one window of one second.
+
+. nothing (0.0)   - below the exit threshold (0.2)   o above it, but not firing (0.4)   A fires (0.9)   a fires (0.6)
+An expected event stands under its windows as <==>: its first second is the first letter, its last second the last.
+"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.events import EventDetector, EventSettings
+
+SCORES = {".": (0, 0.0), "-": (1, 0.2), "o": (2, 0.4), "a": (4, 0.6), "A": (6, 0.9)}
+
+
+def run(windows, detector=None, **settings):
+    """Feed a string of windows to the state machine: list of events."""
+    detector = detector or EventDetector(EventSettings(**settings))
+    events = []
+    for second, letter in enumerate(windows):
+        votes, probability = SCORES[letter]
+        events.append(detector.add(second, second + 1, votes, probability, verdict=letter in "aA"))
+    events.append(detector.finish(len(windows)))
+    return [event for event in events if event]
+
+
+def drawn(events, length):
+    """Events with whole-second limits, as a string under the ruler."""
+    line = [" "] * length
+    for event in events:
+        first, last = int(event["start_s"]), int(event["end_s"]) - 1
+        line[first : last + 1] = "<" + "=" * (last - first - 1) + ">" if last > first else "|"
+    return "".join(line)
+
+
+def check(windows, expected, **settings):
+    assert drawn(run(windows, **settings), len(windows)) == expected.ljust(len(windows))
+
+
+def test_a_run_of_firing_windows_is_one_event():
+    #      0123456789
+    check("..AAAA....",
+          "  <==>", max_gap=0)
+
+
+def test_nothing_gives_no_event():
+    check("..........", "")
+    check("", "")
+
+
+def test_one_window_is_an_event():
+    check("....A.....",
+          "    |", max_gap=0)
+
+
+def test_event_at_both_edges_of_the_recording():
+    check("AA.....AAA",
+          "<>     <=>", max_gap=0)
+
+
+def test_open_event_goes_on_down_to_the_exit_threshold():
+    #      0123456789012345
+    check("oooAoo-oo..Aooo-",
+          "   <=>     <==>", max_gap=0)
+
+
+def test_exit_threshold_alone_never_begins_an_event():
+    check("oooooo", "")
+
+
+def test_exit_threshold_can_be_set():
+    check("AAoo--..",
+          "<====>", exit_threshold=0.2, max_gap=0)
+    check("AAoo--..",
+          "<>", exit_threshold=0.5, max_gap=0)
+
+
+def test_default_exit_threshold_lies_below_the_threshold():
+    assert EventSettings().exit_threshold == pytest.approx(0.35)
+    assert EventSettings(threshold=0.8).exit_threshold == pytest.approx(0.56)
+
+
+def test_gaps_up_to_the_maximum_are_bridged():
+    #      01234567890123
+    check("AA..A...A.....",
+          "<===>   |", max_gap=2)
+    check("AA..A...A.....",
+          "<=======>", max_gap=3)
+
+
+def test_exit_level_after_a_bridged_gap_continues_the_event():
+    check("AA.oo...",
+          "<===>", max_gap=1)
+
+
+def test_short_events_are_dropped_after_gaps_are_bridged():
+    check("A...AA....A.A.",
+          "    <>    <=>", max_gap=1, min_duration=2)
+
+
+def test_padding_stays_inside_the_recording_and_between_events():
+    #      0123456789012
+    check("A.....AA....A",
+          "<>   <==>  <>", padding=1, max_gap=0)
+
+
+def test_padded_neighbours_become_one_event():
+    check("....A..A....",
+          "   <====>", padding=1, max_gap=0)
+
+
+def test_threshold_takes_the_place_of_the_verdict():
+    check("aaAAaa", "  <>", threshold=0.8, exit_threshold=0.8, max_gap=0)
+    check(".oo...", " <>", threshold=0.3, max_gap=0)
+
+
+def test_min_votes():
+    check("aaAAa.", "  <=>", min_votes=5, max_gap=0)  # the last a is above the exit threshold
+    check("ooAAaa", "<====>", min_votes=2, max_gap=0)
+    check("ooAAaa", "  <==>", min_votes=2, threshold=0.8, max_gap=0)
+
+
+def test_event_reports_highest_probability_and_votes():
+    assert run(".aAao.", max_gap=0) == [{"start_s": 1, "end_s": 5, "probability": 0.9, "votes": 6}]
+
+
+def test_event_is_given_back_as_soon_as_it_is_certain():
+    detector = EventDetector(EventSettings(max_gap=1))
+    assert [bool(detector.add(i, i + 1, *SCORES[c], verdict=c == "A")) for i, c in enumerate("A..A")] == [False, False, True, False]
+    assert detector.finish(4) == {"start_s": 3, "end_s": 4, "probability": 0.9, "votes": 6}
+
+
+def test_finish_cuts_at_the_end_of_the_recording():
+    detector = EventDetector(EventSettings(padding=5))
+    detector.add(0, 3, 6, 0.9, True)
+    assert detector.finish(2.5) == {"start_s": 0, "end_s": 2.5, "probability": 0.9, "votes": 6}
+
+
+def test_reset_forgets_the_open_event_and_the_time():
+    detector = EventDetector()
+    detector.add(100, 101, 6, 0.9, True)
+    detector.reset()
+    assert run("A.", detector) == [{"start_s": 0, "end_s": 1, "probability": 0.9, "votes": 6}]
+
+
+def test_finish_readies_the_detector_for_the_next_recording():
+    detector = EventDetector()
+    assert run("..AA", detector) == run("..AA", detector)
+
+
+def test_two_detectors_share_nothing():
+    one, other = EventDetector(), EventDetector()
+    one.add(0, 1, 6, 0.9, True)
+    assert other.finish(1) is None
+
+
+@pytest.mark.parametrize("settings", [
+    {"threshold": 1.1}, {"threshold": -0.1}, {"exit_threshold": 2}, {"threshold": 0.3, "exit_threshold": 0.4},
+    {"min_duration": -1}, {"max_gap": -1}, {"padding": -1}, {"padding": float("nan")}, {"max_gap": float("inf")},
+])
+def test_bad_settings_are_refused(settings):
+    with pytest.raises(ValueError):
+        EventSettings(**settings)
+
+
+@given(
+    windows=st.text("..--oaA", max_size=40), max_gap=st.floats(0, 4), padding=st.floats(0, 3), min_duration=st.floats(0, 3),
+    overlap=st.floats(0, 3),
+)
+def test_events_are_ordered_disjoint_and_inside_the_recording(windows, max_gap, padding, min_duration, overlap):
+    detector = EventDetector(EventSettings(max_gap=max_gap, padding=padding, min_duration=min_duration))
+    events = []
+    for second, letter in enumerate(windows):  # limits of firing windows may overlap those of their neighbours
+        reach = overlap if letter in "aoA" else 0
+        events.append(detector.add(max(0, second - reach), min(second + 1 + reach, len(windows)), *SCORES[letter], letter in "aA"))
+    events.append(detector.finish(len(windows)))
+    events = [event for event in events if event]
+    limits = [limit for event in events for limit in (event["start_s"], event["end_s"])]
+    assert limits == sorted(limits)
+    assert all(event["start_s"] < event["end_s"] for event in events)
+    assert all(0 <= limit <= len(windows) for limit in limits)

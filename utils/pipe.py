@@ -1,0 +1,105 @@
+"""Audio that arrives on a pipe: WAV or raw samples, decoded exactly as the same file would be."""
+
+import struct
+
+import numpy as np
+
+from utils.audio import MAX_BLOCK, MAX_CHANNELS, SAMPLE_RATES, AudioError, mono, resample_blocks
+
+WAV_CODINGS = {  # (format tag, bits per sample) -> (numpy type, offset, full scale), as libsndfile scales to float
+    (1, 8): ("u1", 128, 2.0**7), (1, 16): ("<i2", 0, 2.0**15), (1, 24): ("<i4", 0, 2.0**31), (1, 32): ("<i4", 0, 2.0**31),
+    (3, 32): ("<f4", 0, 1.0), (3, 64): ("<f8", 0, 1.0),
+}
+STREAM_NAME = "standard input"
+
+
+def read_exactly(stream, n_bytes):
+    """Read `n_bytes`, waiting for a slow pipe; fewer only at its end. stream: binary, buffered or not."""
+    parts, left = [], n_bytes
+    while left > 0 and (part := stream.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def read_wav_header(stream):
+    """Read up to the samples of a WAV that arrives in order: (format tag, bits, channels, rate in Hz, data bytes or None).
+
+    None stands for the lengths 0 and 0xFFFFFFFF that a streaming writer leaves in the header: until the end.
+    """
+    riff = read_exactly(stream, 12)
+    if not riff:
+        raise AudioError(f"{STREAM_NAME}: nothing arrived")
+    if riff[:4] not in (b"RIFF", b"RF64") or riff[8:12] != b"WAVE":
+        raise AudioError(f"{STREAM_NAME}: is not a WAV stream; give --raw-rate for raw 16-bit samples, "
+                         "or convert it with ffmpeg -f wav -")
+    layout = None
+    while True:
+        chunk = read_exactly(stream, 8)
+        if len(chunk) < 8:
+            raise AudioError(f"{STREAM_NAME}: the WAV stream ends before its samples")
+        size = int.from_bytes(chunk[4:], "little")
+        if chunk[:4] == b"data" and layout:
+            return *layout, None if size in (0, 0xFFFFFFFF) else size
+        if chunk[:4] == b"data" or size > 1 << 20:
+            raise AudioError(f"{STREAM_NAME}: damaged WAV header")
+        body = read_exactly(stream, size + size % 2)  # chunks are padded to an even length
+        if chunk[:4] == b"fmt " and size >= 16:
+            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
+            if tag == 0xFFFE and size >= 26:  # extensible: the real tag opens the sub-format
+                tag = int.from_bytes(body[24:26], "little")
+            layout = tag, bits, channels, rate
+
+
+def decode_samples(raw, coding, channels):
+    """Bytes of interleaved samples -> float32 [frames, channels], equal to what soundfile reads from a file."""
+    kind, offset, full_scale = WAV_CODINGS[coding]
+    if coding == (1, 24):
+        wide = np.zeros((len(raw) // 3, 4), np.uint8)
+        wide[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)
+        samples = wide.view(kind)[:, 0]
+    else:
+        samples = np.frombuffer(raw, kind)
+    if kind[1] == "f":
+        return samples.astype(np.float32).reshape(-1, channels)
+    return ((samples.astype(np.float32) - np.float32(offset)) / np.float32(full_scale)).reshape(-1, channels)
+
+
+def stream_samples(stream, coding, channels, rate, n_bytes):
+    """Decode a stream piece by piece: mono blocks at `rate` Hz.
+
+    Channels are mixed one second at a time, exactly as for files; a single channel is handed on every 0.1 s, because
+    nothing depends on the block and an answer should not wait.
+    """
+    frame_bytes = channels * coding[1] // 8
+    block_bytes = frame_bytes * max(1, min(rate, MAX_BLOCK // channels) if channels > 1 else rate // 10)
+    frames = 0
+    while n_bytes is None or n_bytes > 0:
+        raw = read_exactly(stream, block_bytes if n_bytes is None else min(block_bytes, n_bytes))
+        raw = raw[: len(raw) // frame_bytes * frame_bytes]  # a torn last frame
+        if not raw:
+            break
+        frames += len(raw) // frame_bytes
+        n_bytes = None if n_bytes is None else n_bytes - len(raw)
+        yield mono(decode_samples(raw, coding, channels))
+    if not frames:
+        raise AudioError(f"{STREAM_NAME}: holds no samples")
+
+
+def read_stream(stream, raw_rate=None, raw_channels=1):
+    """Yield audio that arrives on a pipe as mono float32 blocks at 22,050 Hz, the same samples as from a file.
+
+    stream: binary. A WAV (PCM or float; lengths of 0 or 0xFFFFFFFF mean until the end), or, with `raw_rate` in Hz, raw
+    16-bit little-endian samples of `raw_channels` interleaved channels. Raises AudioError.
+    """
+    if raw_rate is None:
+        tag, bits, channels, rate, n_bytes = read_wav_header(stream)
+    else:
+        tag, bits, channels, rate, n_bytes = 1, 16, raw_channels, raw_rate, None
+    if (tag, bits) not in WAV_CODINGS:
+        raise AudioError(f"{STREAM_NAME}: WAV format {tag} with {bits} bits is not supported; convert it with ffmpeg -f wav -")
+    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+        raise AudioError(f"{STREAM_NAME}: a sample rate of {rate} Hz is not plausible")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"{STREAM_NAME}: {channels} channels are not plausible")
+    yield from resample_blocks(stream_samples(stream, (tag, bits), channels, rate, n_bytes), rate)
