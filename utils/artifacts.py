@@ -10,6 +10,10 @@ import tempfile
 from importlib import metadata
 
 
+class AudioError(Exception):
+    """A recording that cannot be analysed; its text is one sentence that names the file and the cause."""
+
+
 class ArtifactError(Exception):
     """An artifact is missing, stale, damaged or of other settings; the text says which stage to run."""
 
@@ -67,8 +71,6 @@ def library_versions(*names):
 
 def run_stage(main):
     """Run a stage's main(): its integer becomes the exit status; a user's mistake becomes one line and status 1."""
-    from utils.audio import AudioError
-
     try:
         sys.exit(main())
     except (ArtifactError, AudioError) as error:

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import scipy.fft
 
-from utils.audio import HOP, N_FFT, SAMPLE_RATE, WINDOW, WINDOW_FRAMES
+from utils.signal_settings import HOP, N_FFT, SAMPLE_RATE, WINDOW, WINDOW_FRAMES
 
 N_MELS = 128
 N_BANDS = 128

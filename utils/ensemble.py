@@ -1,0 +1,148 @@
+"""Load the six models safely, score windows with them, and let them vote."""
+
+import io
+import os
+from importlib import metadata
+
+import numpy as np
+
+from utils.artifacts import ArtifactError, read_json, sha256_of
+from utils.calibration import probability_of
+from utils.features import SIGNAL_SETTINGS, describe_windows
+
+# model name -> file in models/ and the stage that makes it
+CLASSICAL_FILES = {"svm": "svm_esc50_pipeline.pkl", "random_forest": "random_forest_esc50_pipeline.pkl",
+                   "logistic_regression": "logistic_esc50_pipeline.pkl"}
+NETWORK_FILES = {"cnn": "cnn_model.pth", "cnn_mel": "cnn_mel_model.pth", "cnn_lstm": "cnn_lstm_model.pth"}
+MODEL_FILES = CLASSICAL_FILES | NETWORK_FILES
+MODEL_NAMES = tuple(MODEL_FILES)
+RELEASED = "SHA256SUMS.json"  # hashes of the pickles that this project made: the list of what may be unpickled
+
+
+def training_command(name):
+    return f"python train_{name}.py" if name in NETWORK_FILES else "python train_ml.py"
+
+
+def classical_score(pipeline, features):
+    """Raw score [n] of a scikit-learn pipeline: its decision function, or the log-odds of a forest's vote share."""
+    if hasattr(pipeline, "decision_function"):
+        return pipeline.decision_function(features)
+    share = np.clip(pipeline.predict_proba(features)[:, 1], 0.002, 0.998)
+    return np.log(share / (1 - share))
+
+
+def read_verified(models_dir, name):
+    """Bytes and JSON of a model whose hash is what its JSON says. Raises ArtifactError."""
+    path = os.path.join(models_dir, MODEL_FILES[name])
+    command = training_command(name)
+    report = read_json(os.path.splitext(path)[0] + ".json", command)
+    if not os.path.isfile(path):
+        raise ArtifactError(f"{path} is missing: run {command} first")
+    if sha256_of(path) != report.get("sha256"):
+        raise ArtifactError(f"{path} is not the file that its JSON describes (tampered with, truncated or swapped): run {command} again")
+    if report.get("settings", {}).get("signal") != SIGNAL_SETTINGS:
+        raise ArtifactError(f"{path} was trained with other signal settings: run {command} again")
+    return path, report
+
+
+def load_classical(models_dir, name, trust_unlisted):
+    """A scikit-learn pipeline, unpickled only if its hash is listed and the scikit-learn version fits."""
+    import joblib
+
+    path, report = read_verified(models_dir, name)
+    listed = read_json(os.path.join(models_dir, RELEASED), "python train_ml.py")
+    if listed.get(MODEL_FILES[name]) != report["sha256"] and not trust_unlisted:
+        raise ArtifactError(f"{path} is not listed in {RELEASED}; unpickling it could run anything, so it is refused (--trust-models accepts it)")
+    made_with, installed = report["versions"]["scikit-learn"], metadata.version("scikit-learn")
+    if made_with != installed:
+        raise ArtifactError(f"{path} was made with scikit-learn {made_with}, installed is {installed}: install that version or run python train_ml.py")
+    with open(path, "rb") as file:
+        content = file.read()
+    return joblib.load(io.BytesIO(content)), report
+
+
+def load_network(models_dir, name, device):
+    import torch
+
+    from utils.networks import build_network
+
+    path, report = read_verified(models_dir, name)
+    network = build_network(name)
+    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    return network.eval().to(device, memory_format=torch.channels_last), report
+
+
+class Ensemble:
+    """The loaded models. `names` in voting order; `missing` says for each absent model why and how to train it."""
+
+    def __init__(self, classical, networks, calibrations, missing, device):
+        self.classical, self.networks = classical, networks
+        self.calibrations, self.missing, self.device = calibrations, missing, device
+        self.names = [name for name in MODEL_NAMES if name in calibrations]
+
+    def score(self, windows):
+        """Cleaned windows (n of float32 [65,024]) -> probabilities [n, n_models]; 0.5 is a model's operating point."""
+        return self.score_described(*describe_windows(windows))
+
+    def score_described(self, features, stft_db, mel_db):
+        """As score, from features [n, 34], STFT and mel-spectrograms [n, 128, 128] in dB."""
+        raw = {}
+        for name, pipeline in self.classical.items():
+            raw[name] = classical_score(pipeline, features) if len(features) else np.zeros(0)
+        if self.networks:
+            raw |= self.network_scores(stft_db, mel_db)
+        return np.stack([probability_of(raw[name], self.calibrations[name]) for name in self.names], axis=1)
+
+    def network_scores(self, stft_db, mel_db):
+        """Logits [n] of each loaded network."""
+        import torch
+
+        from utils.networks import NETWORKS
+
+        spectrograms = {"stft": torch.from_numpy(stft_db).to(self.device), "mel": torch.from_numpy(mel_db).to(self.device)}
+        with torch.inference_mode():
+            return {name: network(spectrograms[NETWORKS[name][1]]).double().cpu().numpy() if len(stft_db) else np.zeros(0)
+                    for name, network in self.networks.items()}
+
+    def combine(self, probabilities):
+        """Vote: probabilities [n, n_models] -> (ensemble probability [n], votes int [n], verdict bool [n]).
+
+        The verdict is the majority; a tie is decided by the mean probability.
+        """
+        return combine(probabilities)
+
+
+def combine(probabilities):
+    """(probability [n], votes [n], verdict [n]) of probabilities [n, n_models]: majority, ties by the mean."""
+    probabilities = np.asarray(probabilities, float)
+    mean = probabilities.mean(axis=1)
+    votes = (probabilities >= 0.5).sum(axis=1)
+    others = probabilities.shape[1] - votes
+    return mean, votes, (votes > others) | ((votes == others) & (mean >= 0.5))
+
+
+def load_ensemble(models_dir="models", names=MODEL_NAMES, device="auto", threads=None, trust_unlisted=False):
+    """Load the named models from a folder. A model that cannot be used goes to `missing`; none at all raises ArtifactError."""
+    classical, networks, calibrations, missing = {}, {}, {}, {}
+    wanted_networks = [name for name in names if name in NETWORK_FILES]
+    torch_device = "cpu"
+    if wanted_networks:
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ArtifactError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
+        torch_device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    for name in names:
+        try:
+            if name in CLASSICAL_FILES:
+                classical[name], report = load_classical(models_dir, name, trust_unlisted)
+            else:
+                networks[name], report = load_network(models_dir, name, torch_device)
+            calibrations[name] = report["calibration"]
+        except ArtifactError as error:
+            missing[name] = str(error)
+    if not calibrations:
+        raise ArtifactError("; ".join(missing.values()))
+    return Ensemble(classical, networks, calibrations, missing, torch_device)

@@ -1,0 +1,52 @@
+"""Figures of a detector: computed once here, for training, comparison and model cards alike."""
+
+import numpy as np
+from sklearn.metrics import (accuracy_score, average_precision_score, confusion_matrix, f1_score, matthews_corrcoef,
+                             precision_score, recall_score, roc_auc_score)
+
+
+def recall_at(label, score, false_positive_rate):
+    """Share of screams above the score that only this share of the others exceeds (their own quantile)."""
+    return float((score[label == 1] > np.quantile(score[label == 0], 1 - false_positive_rate)).mean())
+
+
+def ranking_figures(label, score):
+    """ROC-AUC, average precision, recall at 1 % and 5 % false positives. label: int [n], score: float [n].
+
+    Empty when one of the two classes is missing.
+    """
+    if len(set(label)) < 2:
+        return {}
+    return {"roc_auc": float(roc_auc_score(label, score)), "average_precision": float(average_precision_score(label, score)),
+            "recall_at_1_fpr": recall_at(label, score, 0.01), "recall_at_5_fpr": recall_at(label, score, 0.05)}
+
+
+def verdict_figures(label, verdict):
+    """Accuracy, precision, recall, F1, MCC, false-positive rate and confusion matrix [[tn, fp], [fn, tp]] of verdicts [n]."""
+    matrix = confusion_matrix(label, verdict, labels=[0, 1])
+    return {
+        "accuracy": float(accuracy_score(label, verdict)), "precision": float(precision_score(label, verdict, zero_division=0)),
+        "recall": float(recall_score(label, verdict, zero_division=0)), "f1": float(f1_score(label, verdict, zero_division=0)),
+        "mcc": float(matthews_corrcoef(label, verdict)), "false_positive_rate": float(matrix[0, 1] / max(1, matrix[0].sum())),
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def clip_figures(file, label, probability):
+    """All figures at clip level: a clip's probability is that of its highest window, 0.5 is the operating point.
+
+    file, label, probability: [n_windows].
+    """
+    clip_label, clip_probability = highest_window(file, label, probability)
+    return verdict_figures(clip_label, clip_probability >= 0.5) | ranking_figures(clip_label, clip_probability) | {
+        "clips": len(clip_label), "screams": int(clip_label.sum())}
+
+
+def highest_window(file, label, score):
+    """Per clip, sorted by file: its label [n_clips] and the highest score of its windows [n_clips]."""
+    files, index = np.unique(file, return_inverse=True)
+    highest = np.full(len(files), -np.inf)
+    np.maximum.at(highest, index, score)
+    clip_label = np.zeros(len(files), int)
+    np.maximum.at(clip_label, index, np.asarray(label, int))
+    return clip_label, highest

@@ -1,0 +1,285 @@
+"""The training loop of the three networks: balanced batches, scenes, mixed precision, best weights kept, resumable."""
+
+import copy
+import math
+import os
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from utils.artifacts import ArtifactError, atomic_path, library_versions, read_json, sha256_of, write_json
+from utils.augmentation import random_scenes
+from utils.calibration import fit_calibration, probability_of
+from utils.dataset import FEATURES_CSV, MEL_NPY, STFT_NPY, choose_split, read_manifest, read_spectrograms, read_windows
+from utils.evaluation import clip_figures, highest_window, ranking_figures
+from utils.features import SIGNAL_SETTINGS
+from utils.networks import NETWORKS, build_network
+
+SCREAM_SHARE = 0.25  # of each training batch
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 1e-2
+AVERAGING = 0.995  # of the exponential moving average of the weights, per step
+
+
+def add_training_options(parser, epochs):
+    """The options that all four training scripts share."""
+    parser.add_argument("--features", default=FEATURES_CSV, metavar="CSV", help="table that extract_features.py wrote (default %(default)s)")
+    parser.add_argument("--data", default="data", metavar="DIR", help="folder of its other artifacts (default %(default)s)")
+    parser.add_argument("--models", default="models", metavar="DIR", help="where to write (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sources", nargs="+", metavar="NAME", help="train on these collections only, keep the others unseen")
+    parser.add_argument("--folds", type=int, help="group-safe cross-validation with this many parts ...")
+    parser.add_argument("--fold", type=int, help="... of which this one (from 0) is the test")
+    parser.add_argument("--all-data", action="store_true", help="train on everything, for release; needs an evaluated model of the same settings in --models for its operating point")
+    if epochs:
+        parser.add_argument("--epochs", type=int, default=epochs)
+        parser.add_argument("--steps", type=int, default=100, help="batches per epoch (default %(default)s)")
+        parser.add_argument("--batch-size", type=int, default=64)
+        parser.add_argument("--patience", type=int, default=10, help="stop after this many epochs without a better validation figure")
+        parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+        parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")
+        parser.add_argument("--restart", action="store_true", help="ignore a checkpoint of an interrupted run")
+
+
+def check_training_options(parser, args):
+    if (args.folds is None) != (args.fold is None) or (args.folds is not None and not 0 <= args.fold < args.folds >= 3):
+        parser.error("--folds (3 or more) and --fold (from 0) go together")
+    for name in ("epochs", "steps", "batch_size", "patience"):
+        if getattr(args, name, 1) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+
+
+def choose_device(wanted):
+    """torch.device for "auto", "cpu" or "cuda"; says which and why."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ArtifactError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
+    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        print(f"device: {torch.cuda.get_device_name()}, bfloat16 mixed precision")
+    else:
+        print(f"device: CPU with {torch.get_num_threads()} threads, {'bfloat16 mixed precision' if cpu_has_bfloat16() else 'float32'}")
+    return device
+
+
+def cpu_has_bfloat16():
+    """Whether bfloat16 convolutions run in hardware; elsewhere emulation makes them slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def mixed_precision(device):
+    return torch.amp.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu_has_bfloat16())
+
+
+class BalancedBatches:
+    """Draws row numbers: a fixed share of screams, and within each label rare sound classes more often.
+
+    A class of n windows is drawn in proportion to sqrt(n), so 3,000 windows of one collection do not drown the rest.
+    Screams are balanced over groups instead: their classes say little, their recordings repeat.
+    """
+
+    def __init__(self, windows, rows, batch_size, rng):
+        self.rng = rng
+        self.screams = rows[windows.label[rows] == 1]
+        self.others = rows[windows.label[rows] == 0]
+        if not len(self.screams) or not len(self.others):
+            raise ArtifactError("the training split needs clips of both labels")
+        self.n_screams = max(1, round(batch_size * SCREAM_SHARE))
+        self.n_others = batch_size - self.n_screams
+        self.scream_weights = self.square_root_weights(windows.group[self.screams])
+        self.other_weights = self.square_root_weights(windows.source[self.others] + "/" + windows.sound_class[self.others])
+
+    @staticmethod
+    def square_root_weights(names):
+        _, index, counts = np.unique(names.astype(str), return_inverse=True, return_counts=True)
+        weights = counts[index] ** -0.5
+        return weights / weights.sum()
+
+    def draw(self):
+        """(rows of a batch, rows of one background for each of them), int arrays."""
+        screams = self.rng.choice(self.screams, self.n_screams, p=self.scream_weights)
+        others = self.rng.choice(self.others, self.n_others, p=self.other_weights)
+        backgrounds = self.rng.choice(self.others, self.n_screams + self.n_others, p=self.other_weights)
+        return np.concatenate([screams, others]), backgrounds
+
+    @property
+    def pos_weight(self):
+        """Others per scream among the windows drawn: the loss then weighs both classes alike."""
+        return self.n_others / self.n_screams
+
+
+def score_windows(network, spectrograms, rows, device, batch_size=64):
+    """Logits float64 [len(rows)] of a network in evaluation mode."""
+    network.eval()
+    logits = []
+    with torch.inference_mode(), mixed_precision(device):
+        for first in range(0, len(rows), batch_size):
+            batch = torch.from_numpy(spectrograms[rows[first : first + batch_size]].astype(np.float32)).to(device)
+            logits.append(network(batch).double().cpu())
+    return torch.cat(logits).numpy() if logits else np.zeros(0)
+
+
+def update_average(average, network, keep):
+    """Exponential moving average of weights and batch statistics, in place."""
+    with torch.no_grad():
+        for averaged, current in zip(average.state_dict().values(), network.state_dict().values()):
+            if averaged.is_floating_point():
+                averaged.lerp_(current, 1 - keep)
+            else:
+                averaged.copy_(current)
+
+
+def save_state(path, state):
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def plot_history(path, name, history):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    epochs = [h["epoch"] for h in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.plot(epochs, [h["loss"] for h in history])
+    left.set(xlabel="epoch", ylabel="training loss", title=name)
+    for key in ("average_precision", "roc_auc"):
+        if key in history[-1]:
+            right.plot(epochs, [h[key] for h in history], label=f"validation {key.replace('_', ' ')}")
+    right.set(xlabel="epoch", ylim=(None, 1.0))
+    if right.lines:
+        right.legend()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    plt.close(figure)
+
+
+def train_network(name, args):
+    """Train one network on the artifacts of stage 1 and write its state dict, JSON, history and plot. Returns 0."""
+    began = time.time()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = choose_device(args.device)
+    manifest = read_manifest(args.data)
+    windows = read_windows(args.features, manifest)
+    kind = NETWORKS[name][1]
+    spectrograms = read_spectrograms(args.data, STFT_NPY if kind == "stft" else MEL_NPY, len(windows), manifest)
+    split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed)
+    rows = {part: np.flatnonzero(split == part) for part in ("train", "validation", "test")}
+    weights_path = os.path.join(args.models, f"{name}_model.pth")
+    json_path = os.path.join(args.models, f"{name}_model.json")
+    checkpoint_path = os.path.join(args.models, f".{name}_checkpoint.pth")
+    evaluated = read_json(json_path, f"train_{name}.py without --all-data") if args.all_data else None
+    epochs = evaluated["training"]["best_epoch"] if args.all_data else args.epochs
+
+    torch.manual_seed(args.seed)
+    batches = BalancedBatches(windows, rows["train"], args.batch_size, np.random.default_rng(args.seed))
+    network = build_network(name).to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(network)
+    optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=args.epochs * args.steps, pct_start=0.15)
+    pos_weight = torch.tensor(batches.pos_weight, device=device)
+    settings = {"signal": SIGNAL_SETTINGS, "network": name, "fingerprint": manifest["fingerprint"],
+                "options": {key: value for key, value in vars(args).items() if key not in ("restart", "device", "threads", "models")}}
+    history, best, best_state = [], -math.inf, None
+    if os.path.exists(checkpoint_path) and not args.restart:
+        history, best, best_state = resume(checkpoint_path, settings, network, average, optimiser, schedule, batches)
+
+    parameters = sum(p.numel() for p in network.parameters())
+    print(f"{name}: {parameters:,} parameters; windows: " + ", ".join(f"{len(r)} {part}" for part, r in rows.items()))
+    for epoch in range(len(history) + 1, epochs + 1):
+        if history and epoch - max(history, key=lambda h: h["figure"])["epoch"] > args.patience and not args.all_data:
+            print(f"no better validation figure for {args.patience} epochs: stopped")
+            break
+        epoch_began, losses = time.time(), []
+        network.train()
+        for _ in tqdm(range(args.steps), desc=f"epoch {epoch}", leave=False, disable=None):
+            drawn, backgrounds = batches.draw()
+            batch = torch.from_numpy(np.concatenate([spectrograms[drawn], spectrograms[backgrounds]])).to(device).float()
+            label = torch.from_numpy(windows.label[drawn]).to(device, torch.float32)
+            scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], kind)  # [batch, 128, 128]
+            with mixed_precision(device):
+                logits = network(scenes)
+            loss = F.binary_cross_entropy_with_logits(logits.float(), label, pos_weight=pos_weight)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            update_average(average, network, AVERAGING)
+            losses.append(loss.detach())
+        entry = {"epoch": epoch, "loss": float(torch.stack(losses).mean()), "figure": float(epoch)}
+        if len(rows["validation"]):
+            logits = score_windows(average, spectrograms, rows["validation"], device)
+            clips = highest_window(windows.file[rows["validation"]], windows.label[rows["validation"]], logits)
+            entry |= ranking_figures(*clips)
+            entry["figure"] = entry.get("average_precision", 0.0)
+        seconds = time.time() - epoch_began
+        entry["windows_per_second"] = round(args.steps * args.batch_size / seconds, 1)
+        history.append(entry)
+        if entry["figure"] > best:
+            best, best_state = entry["figure"], copy.deepcopy(average.state_dict())
+        print(f"epoch {epoch:3}/{epochs}  loss {entry['loss']:.3f}  "
+              + (f"validation AP {entry['average_precision']:.3f}  AUC {entry['roc_auc']:.3f}  " if "roc_auc" in entry else "")
+              + f"{seconds:.1f} s, {entry['windows_per_second']:.0f} windows/s", flush=True)
+        save_state(checkpoint_path, {"settings": repr(settings), "history": history, "best": best, "best_state": best_state,
+                                     "network": network.state_dict(), "average": average.state_dict(),
+                                     "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
+                                     "torch_rng": torch.get_rng_state(), "numpy_rng": repr(batches.rng.bit_generator.state)})
+
+    average.load_state_dict(best_state)
+    save_state(weights_path, {key: value.contiguous() for key, value in average.cpu().state_dict().items()})
+    average.to(device)
+    write_report(json_path, name, args, settings, windows, spectrograms, rows, average, device, history, evaluated, weights_path)
+    write_json(os.path.join(args.models, f"{name}_history.json"), history)
+    plot_history(os.path.join(args.models, f"{name}_history.png"), name, history)
+    os.remove(checkpoint_path)
+    print(f"wrote {weights_path} ({os.path.getsize(weights_path) / 1e6:.2f} MB) and {json_path} in {time.time() - began:.0f} s")
+    return 0
+
+
+def resume(path, settings, network, average, optimiser, schedule, batches):
+    """Continue an interrupted run of the same settings: (history, best figure, best weights)."""
+    import ast
+
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged file
+        print(f"checkpoint {path} is damaged ({type(error).__name__}): starting afresh")
+        return [], -math.inf, None
+    if state["settings"] != repr(settings):
+        print("the checkpoint is of other settings or data: starting afresh")
+        return [], -math.inf, None
+    network.load_state_dict(state["network"])
+    average.load_state_dict(state["average"])
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
+    torch.set_rng_state(state["torch_rng"])
+    batches.rng.bit_generator.state = ast.literal_eval(state["numpy_rng"])
+    print(f"resumed after epoch {len(state['history'])}")
+    return state["history"], state["best"], state["best_state"]
+
+
+def write_report(path, name, args, settings, windows, spectrograms, rows, network, device, history, evaluated, weights_path):
+    """Write the JSON beside the weights: settings, operating point, metrics, versions, hash; print the test figures."""
+    logits = {part: score_windows(network, spectrograms, r, device) for part, r in rows.items() if len(r)}
+    if args.all_data:
+        calibration, metrics = evaluated["calibration"], {"evaluated_before_release": evaluated["metrics"]}
+    else:
+        held_out = "validation" if len(rows["validation"]) else "train"
+        calibration = fit_calibration(windows.label[rows[held_out]], logits[held_out])
+        metrics = {part: clip_figures(windows.file[r], windows.label[r], probability_of(logits[part], calibration))
+                   for part, r in rows.items() if len(r)}
+    write_json(path, {
+        "model": name, "file": os.path.basename(weights_path), "sha256": sha256_of(weights_path),
+        "settings": settings, "calibration": calibration, "metrics": metrics,
+        "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device),
+                     "best_epoch": max(history, key=lambda h: h["figure"])["epoch"]},
+        "versions": library_versions("torch", "numpy"),
+    })
+    for part in ("validation", "test"):
+        if part in metrics:
+            print(f"{part}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics[part].items() if isinstance(value, float)))
