@@ -26,8 +26,8 @@ SAMPLE_RATES = (1_000, 768_000)  # Hz; anything outside is a broken header, not 
 class ForwardSoundFile(soundfile.SoundFile):
     """A sound file that is only read onwards.
 
-    SoundFile.read() seeks after every read of a seekable file. In an MP3 the next frames are then decoded without
-    the bits that earlier frames hold for them, and a fifth of the samples come out wrong.
+    SoundFile.read() seeks after every read of a seekable file. In some MP3s the next frames are then decoded without
+    the bits that earlier frames hold for them, and up to a fifth of the samples come out wrong (tests/test_audio.py).
     """
 
     def seekable(self):
