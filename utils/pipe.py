@@ -44,6 +44,8 @@ def read_wav_header(stream):
         if chunk[:4] == b"data" or size > 1 << 20:
             raise AudioError(f"{STREAM_NAME}: damaged WAV header")
         body = read_exactly(stream, size + size % 2)  # chunks are padded to an even length
+        if len(body) < size:
+            raise AudioError(f"{STREAM_NAME}: the WAV stream ends before its samples")
         if chunk[:4] == b"fmt " and size >= 16:
             tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
             if tag == 0xFFFE and size >= 26:  # extensible: the real tag opens the sub-format

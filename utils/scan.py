@@ -14,7 +14,7 @@ from utils.events import DEFAULT_SETTINGS, EventDetector
 BATCH = 32  # windows scored together; 1 where an answer must not wait
 LEVEL_FRAME = 512  # samples: 23 ms, the grain of an event's limits
 SCREAM_BAND = (700, 6000)  # Hz: where screams are loud and rumble, wind and hum are not
-CLEAR_DB = 6.0  # the loud part must stand out this much, or the limits stay those of the window's core
+CLEAR_DB = 4.0  # the loud part must stand out this much, or the limits stay those of the window's core
 
 
 @dataclass
@@ -51,7 +51,7 @@ def loud_part(samples):
     if loud - quiet < CLEAR_DB:
         return None
     above = np.flatnonzero(level >= (quiet + loud) / 2)
-    return above[0] * LEVEL_FRAME / SAMPLE_RATE, min((above[-1] + 1) * LEVEL_FRAME, len(samples)) / SAMPLE_RATE
+    return float(above[0]) * LEVEL_FRAME / SAMPLE_RATE, min(int(above[-1] + 1) * LEVEL_FRAME, len(samples)) / SAMPLE_RATE
 
 
 def score_windows(blocks, ensemble, hop=WINDOW_HOP, batch=BATCH):

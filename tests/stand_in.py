@@ -1,0 +1,35 @@
+"""A stand-in for the six models: six ears for a rough tone of 2 kHz, quick, deterministic and never trained."""
+
+import numpy as np
+
+from utils.audio import SAMPLE_RATE
+
+FRAME = 2048  # samples
+
+
+class StandIn:
+    """Same attributes and methods as utils.ensemble.Ensemble. level: share of the energy at 2 kHz that is a probability of 0.5."""
+
+    names = ("svm", "random_forest", "logistic_regression", "cnn", "cnn_mel", "cnn_lstm")
+    missing = {}
+
+    def __init__(self, level=0.4, names=None, missing=None):
+        self.level, self.n_scored = level, 0
+        self.names, self.missing = names or self.names, missing or {}
+
+    def score(self, windows):
+        self.n_scored += len(windows)
+        first, last = (round(frequency * FRAME / SAMPLE_RATE) for frequency in (1850, 2150))
+        probabilities = []
+        for window in windows:
+            frames = window[: len(window) // FRAME * FRAME].reshape(-1, FRAME) * np.hanning(FRAME)
+            power = np.square(np.abs(np.fft.rfft(frames, axis=1)))
+            tone = power[:, first:last].sum(axis=1)
+            share = tone / (power.sum(axis=1) + 1e-3 * power.sum())  # silent frames count as noise
+            clearest = np.sort(share)[-4:].mean()  # over 0.37 s
+            probabilities.append([1 / (1 + (self.level / max(clearest, 1e-6)) ** power) for power in range(4, 4 + len(self.names))])
+        return np.array(probabilities)
+
+    def combine(self, probabilities):
+        mean, votes = probabilities.mean(axis=1), (probabilities >= 0.5).sum(axis=1)
+        return mean, votes, 2 * votes + (mean >= 0.5) > probabilities.shape[1]

@@ -1,0 +1,214 @@
+"""The scorer: windows, limits of events and records, the same however the sound arrives. With a stand-in for the models."""
+
+import io
+import json
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+
+from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, read_audio, read_blocks
+from stand_in import StandIn
+from utils.events import EventSettings
+from utils.pipe import read_stream
+from utils.scan import loud_part, scan, score_windows
+
+
+def scene(seconds, screams, snr=30.0, seed=0):
+    """Pink-ish noise with tones of 2 kHz, roughened at 70 Hz, at the given (onset, duration) in seconds."""
+    rng = np.random.default_rng(seed)
+    sound = np.convolve(rng.standard_normal(round(seconds * SAMPLE_RATE)), np.ones(8) / 8, "same") * 0.01
+    for onset, duration in screams:
+        time = np.arange(round(duration * SAMPLE_RATE)) / SAMPLE_RATE
+        tone = np.sin(2 * np.pi * 2000 * time) * (1 + 0.5 * np.sin(2 * np.pi * 70 * time))
+        first = round(onset * SAMPLE_RATE)
+        sound[first : first + len(tone)] += tone * 0.01 * 10 ** (snr / 20) * 0.35
+    return sound.astype(np.float32)
+
+
+def cut(samples, size):
+    return [samples[i : i + size] for i in range(0, len(samples), size)]
+
+
+def wav_header(length, tag, channels, rate, bits):
+    block = channels * bits // 8
+    return (b"RIFF" + struct.pack("<I", length) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, tag, channels, rate, rate * block, block, bits)
+            + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"data" + struct.pack("<I", length))
+
+
+# --- windows and events --------------------------------------------------------------------------------------------
+
+def test_screams_are_found_where_they_are():
+    truth = [(4.0, 0.6), (11.3, 1.5), (20.0, 4.0)]
+    record = scan([scene(30, truth)], StandIn())
+    assert record["verdict"] == "scream" and record["votes"] == 6 and record["duration_s"] == 30
+    assert len(record["events"]) == 3
+    for event, (onset, duration) in zip(record["events"], truth):
+        assert event["start_s"] == pytest.approx(onset, abs=0.2)
+        assert event["end_s"] == pytest.approx(onset + duration, abs=0.2)
+
+
+def test_faint_screams_are_found_within_the_promised_error():
+    errors = []
+    for seed in range(12):
+        onset = 3 + 0.37 * seed
+        (event,) = scan([scene(14, [(onset, 1.0)], snr=3, seed=seed)], StandIn(level=0.15))["events"]
+        errors.append(abs(event["start_s"] - onset))
+    assert np.median(errors) < 0.3
+
+
+def test_nothing_to_hear():
+    for samples in (np.zeros(10 * SAMPLE_RATE, np.float32), np.zeros(1, np.float32)):
+        ensemble = StandIn()
+        record = scan([samples], ensemble)
+        assert ensemble.n_scored == 0  # too quiet to be scored
+        assert (record["verdict"], record["probability"], record["votes"], record["events"]) == ("non_scream", 0.0, 0, [])
+        assert {vote["verdict"] for vote in record["models"].values()} == {"non_scream"}
+
+
+def test_record_shows_the_strongest_window():
+    windows = []
+    record = scan([scene(30, [(11.0, 2.0)])], StandIn(), on_window=windows.append)
+    best = max(windows, key=lambda window: window.probability)
+    assert record["probability"] == pytest.approx(best.probability, abs=1e-6)
+    assert record["votes"] == best.votes
+    assert [vote["probability"] for vote in record["models"].values()] == pytest.approx(best.probabilities, abs=1e-6)
+    assert list(record["models"]) == list(StandIn.names)
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_cores_touch_and_cover_the_recording():
+    for n_samples in (100, WINDOW, WINDOW + 1, 5 * WINDOW + 77):
+        for hop in (WINDOW_HOP, 5000, WINDOW):
+            windows = list(score_windows([scene(n_samples / SAMPLE_RATE, [])], StandIn(), hop))
+            assert windows[0].core[0] == 0
+            assert windows[-1].core[1] == pytest.approx(n_samples / SAMPLE_RATE)
+            for one, following in zip(windows, windows[1:]):
+                assert one.core[1] == pytest.approx(following.core[0])
+
+
+def test_loud_part():
+    start, end = loud_part(scene(WINDOW_S, [(1.0, 0.8)]))
+    assert (start, end) == (pytest.approx(1.0, abs=0.1), pytest.approx(1.8, abs=0.1))
+    assert loud_part(scene(WINDOW_S, [])) is None  # steady noise
+
+
+def test_events_come_as_soon_as_they_end():
+    """Latency: at most one window plus one hop after the sound's end, here in blocks of 0.1 s."""
+    sound, heard, latencies = scene(40, [(5.0, 1.0), (15.7, 2.5), (26.1, 0.5)]), 0, []
+
+    def arriving():
+        nonlocal heard
+        for block in cut(sound, SAMPLE_RATE // 10):
+            heard += len(block)
+            yield block
+
+    record = scan(arriving(), StandIn(), batch=1, on_event=lambda event: latencies.append(heard / SAMPLE_RATE))
+    assert len(latencies) == 3
+    for heard_s, end_s in zip(latencies, (6.0, 18.2, 26.6)):
+        assert heard_s - end_s <= WINDOW_S + WINDOW_HOP / SAMPLE_RATE + 0.1
+    assert len(record["events"]) == 3
+
+
+def test_settings_reach_the_state_machine():
+    sound = scene(30, [(5.0, 1.0), (15.0, 3.0)])
+    assert [e["start_s"] > 14 for e in scan([sound], StandIn(), EventSettings(min_duration=2))["events"]] == [True]
+    assert scan([sound], StandIn(), EventSettings(threshold=1.0))["verdict"] == "non_scream"
+    assert scan([sound], StandIn(), EventSettings(max_gap=20))["events"][0]["end_s"] == pytest.approx(18, abs=0.2)
+
+
+# --- the same answer however the sound arrives ---------------------------------------------------------------------
+
+@pytest.mark.parametrize("size", [1, 777, WINDOW, 10**9])
+def test_block_size_changes_nothing(size):
+    sound = scene(8.3, [(2.0, 1.2)])
+    assert scan(cut(sound, size), StandIn()) == scan(cut(sound, SAMPLE_RATE), StandIn())
+
+
+def test_batch_size_changes_nothing():
+    sound = scene(40, [(5.0, 1.0), (15.0, 3.0)])
+    assert scan([sound], StandIn(), batch=1) == scan([sound], StandIn(), batch=32) == scan([sound], StandIn(), batch=7)
+
+
+WAV_KINDS = [("PCM_16", 1, 16), ("PCM_24", 1, 24), ("PCM_32", 1, 32), ("PCM_U8", 1, 8), ("FLOAT", 3, 32), ("DOUBLE", 3, 64)]
+
+
+@pytest.mark.parametrize(("subtype", "tag", "bits"), WAV_KINDS)
+@pytest.mark.parametrize(("channels", "rate"), [(1, 22_050), (1, 16_000), (2, 44_100), (6, 48_000)])
+def test_pipe_equals_file(tmp_path, subtype, tag, bits, channels, rate):
+    rng = np.random.default_rng(3)
+    path = tmp_path / "recording.wav"
+    soundfile.write(path, rng.uniform(-0.9, 0.9, (round(2.3 * rate), channels)), rate, subtype=subtype)
+    expected = read_audio(path)
+    whole = path.read_bytes()
+    np.testing.assert_array_equal(np.concatenate(list(read_stream(io.BytesIO(whole)))), expected)
+    first = whole.index(b"data") + 8
+    samples = whole[first : first + round(2.3 * rate) * channels * bits // 8]
+    for length in (0, 0xFFFFFFFF):  # what a streaming writer leaves in the header
+        stream = io.BytesIO(wav_header(length, tag, channels, rate, bits) + samples)
+        np.testing.assert_array_equal(np.concatenate(list(read_stream(stream))), expected)
+    if bits == 16:
+        raw = np.concatenate(list(read_stream(io.BytesIO(samples), raw_rate=rate, raw_channels=channels)))
+        np.testing.assert_array_equal(raw, expected)
+
+
+class Drip(io.RawIOBase):
+    """A pipe that gives a few bytes at a time."""
+
+    def __init__(self, content):
+        self.content, self.at = content, 0
+
+    def read(self, n=-1):
+        part = self.content[self.at : self.at + min(n, 100 + self.at % 37)]
+        self.at += len(part)
+        return part
+
+
+def test_slow_pipe_equals_file(tmp_path):
+    path = tmp_path / "recording.wav"
+    soundfile.write(path, scene(6, [(2.0, 1.0)]), SAMPLE_RATE)
+    assert scan(read_stream(Drip(path.read_bytes())), StandIn()) == scan(read_blocks(path), StandIn(), file="-")
+
+
+def test_bytes_after_the_samples_are_not_sound(tmp_path):
+    path = tmp_path / "recording.wav"
+    soundfile.write(path, scene(1, []), SAMPLE_RATE)
+    stream = io.BytesIO(path.read_bytes() + b"LIST\x04\0\0\0abcd")
+    np.testing.assert_array_equal(np.concatenate(list(read_stream(stream))), read_audio(path))
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    (b"", "nothing arrived"),
+    (b"hello, this is not sound", "not a WAV stream"),
+    (wav_header(0, 1, 1, 22_050, 16)[:30], "ends before its samples"),
+    (wav_header(0, 1, 1, 22_050, 16), "holds no samples"),
+    (wav_header(0, 85, 1, 22_050, 16), "format 85"),
+    (wav_header(0, 1, 0, 22_050, 16), "0 channels"),
+    (wav_header(0, 1, 1, 5, 16), "5 Hz"),
+    (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "damaged WAV header"),
+])
+def test_bad_streams_are_one_sentence(content, says):
+    with pytest.raises(AudioError, match=f"standard input: .*{says}"):
+        list(read_stream(io.BytesIO(content)))
+
+
+def test_torn_last_frame_is_dropped():
+    samples = np.arange(-500, 500, dtype="<i2").tobytes()
+    whole = np.concatenate(list(read_stream(io.BytesIO(samples), SAMPLE_RATE, 2)))
+    torn = np.concatenate(list(read_stream(io.BytesIO(samples + b"abc"), SAMPLE_RATE, 2)))
+    np.testing.assert_array_equal(torn, whole)
+
+
+def test_memory_does_not_grow_with_the_recording():
+    def peak(minutes):
+        block = scene(1, [])
+        tracemalloc.start()
+        scan((block for _ in range(minutes * 60)), StandIn())
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    peak(1)
+    assert peak(20) < peak(2) + 1e6  # bytes
