@@ -157,7 +157,7 @@ def test_clips_of_unreadable_originals_are_one_sentence(tmp_path, monkeypatch):
         write_clips(record, tmp_path)
     (tmp_path / "gone.wav").write_bytes(b"not audio")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(AudioError, match="without ffmpeg"):
+    with pytest.raises(AudioError, match="need ffmpeg on PATH"):
         write_clips(record, tmp_path)
     assert os.listdir(tmp_path) == ["gone.wav"]  # nothing half-written
 

@@ -138,16 +138,22 @@ def path_beside(file, suffix):
     return file + suffix  # with the whole file name, so that a.wav and a.mp3 stay apart
 
 
-def clip_name(file, start_s):
-    """Name of the clip that starts at `start_s` seconds of `file`: stem, a mark of the folder, and the start time.
+def safe_name(file):
+    """Name for files made from `file`: its stem and a mark of its folder.
 
     Only letters, digits, dot, underscore and hyphen; different files never share a name, whatever their folders.
     """
+    if file == "-":
+        return "standard_input"
     stem = os.path.splitext(os.path.basename(file))[0]
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:80] or "recording"
-    mark = hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:8]
+    return f"{safe}_{hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:8]}"
+
+
+def clip_name(file, start_s):
+    """Name of the clip that starts at `start_s` seconds of `file`; names sort by time."""
     ms = round(start_s * 1000)
-    return f"{safe}_{mark}_{ms // 3_600_000:02d}h{ms // 60_000 % 60:02d}m{ms % 60_000 / 1000:06.3f}s.wav"
+    return f"{safe_name(file)}_{ms // 3_600_000:02d}h{ms // 60_000 % 60:02d}m{ms % 60_000 / 1000:06.3f}s.wav"
 
 
 def clip_subtype(sound):
@@ -159,15 +165,12 @@ def copy_stretch(sound, first, last, path):
     """Copy frames first to last of an open SoundFile into a new WAV of the same rate and channels, piece by piece."""
     before = min(first, sound.samplerate // 2)  # an MP3 decoder needs some frames before it is right after a jump
     sound.seek(first - before)
-    read_on = sound.seekable
-    sound.seekable = lambda: False  # else soundfile jumps after each read, too
     sound.read(before, dtype="float32")
     with soundfile.SoundFile(path, "w", sound.samplerate, sound.channels, clip_subtype(sound), format="WAV") as clip:
         left = last - first
         while left > 0 and len(block := sound.read(min(left, COPY_FRAMES), dtype="float64", always_2d=True)):
             clip.write(block)
             left -= len(block)
-    sound.seekable = read_on
 
 
 def copy_stretch_with_ffmpeg(file, start_s, end_s, path):
