@@ -1,10 +1,10 @@
 """Read any recording to mono float32 at 22,050 Hz, in bounded memory, and cut it into cleaned windows."""
 
 import contextlib
+import io
 import os
 import shutil
 import stat
-import struct
 import subprocess
 import sys
 import threading
@@ -19,7 +19,9 @@ from utils.signal_settings import MAX_GAIN, QUIET_PEAK, SAMPLE_RATE, TRIM_DB, WI
 MAX_CHANNELS = 64
 MAX_BLOCK = 4_000_000  # samples of all channels decoded at once
 MAX_SAMPLE = 1e6  # full scale is 1; some float files go to 32,768
-UNKNOWN_LENGTH = 2**62  # frames, as libsndfile gives them for a header without a length
+LARGEST_WAV_HEADER = 4_096  # bytes
+PLAIN_SAMPLES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+MP3_RETRIES = 1_000  # damaged places in a row, about 1 KB each, before the rest of an MP3 is given up
 SAMPLE_RATES = (1_000, 768_000)  # Hz; anything outside is a broken header, not a recording
 
 
@@ -78,6 +80,29 @@ def silent_decoder():
             os.close(stderr)
 
 
+class FileFrom(io.FileIO):
+    """A file read as if it began at byte `first`."""
+
+    def __init__(self, path, first):
+        super().__init__(path)
+        self.first = first
+        self.seek(0)
+
+    def seek(self, position, whence=os.SEEK_SET):
+        return super().seek(position + (self.first if whence == os.SEEK_SET else 0), whence) - self.first
+
+    def tell(self):
+        return super().tell() - self.first
+
+
+def open_unfinished_wav(path, sound):
+    """Open a WAV whose recorder stopped before it wrote the length: all from the data chunk to the end of the file."""
+    with contextlib.closing(sound), open(path, "rb") as file:
+        samples_at = file.read(LARGEST_WAV_HEADER).find(b"data") + 8
+        return ForwardSoundFile(FileFrom(path, samples_at), format="RAW", subtype=sound.subtype, endian="LITTLE",
+                                samplerate=sound.samplerate, channels=sound.channels)
+
+
 def open_sound_file(path):
     """Open `path` with soundfile, after the checks that give each cause its own sentence.
 
@@ -92,8 +117,12 @@ def open_sound_file(path):
         if shutil.which("ffmpeg"):
             return None
         cause = error.error_string.rstrip(".").lower()
+        if "internal" in cause or "regular file" in cause:  # libsndfile's words for a header that makes no sense
+            cause = "damaged header"
         raise AudioError(f"{printable(path)}: is not a readable audio file ({cause}); m4a, aac, wma and video need "
                          "ffmpeg on PATH") from None
+    if not sound.frames and sound.format in ("WAV", "WAVEX") and sound.subtype in PLAIN_SAMPLES:
+        sound = open_unfinished_wav(path, sound)
     absurd = None
     if not SAMPLE_RATES[0] <= sound.samplerate <= SAMPLE_RATES[1]:
         absurd = f"a sample rate of {sound.samplerate} Hz is not plausible"
@@ -142,28 +171,31 @@ def resample_blocks(blocks, rate):
 def decoded_blocks(sound, name):
     """Mono blocks of an open sound file, one second each, so that results never depend on who reads them.
 
-    A file that is damaged or ends early gives what could be decoded, with a warning on stderr. Raises AudioError
-    when nothing could.
+    A file that is damaged or cut off gives what can be decoded, with a warning on stderr. Raises AudioError when
+    nothing can.
     """
+    is_mp3 = sound.format == "MP3"
     block_frames = max(1, min(sound.samplerate, MAX_BLOCK // sound.channels))
-    quiet = silent_decoder if sound.format == "MP3" else contextlib.nullcontext
-    frames_read, damage = 0, ""
+    frames_read, damage, errors_in_a_row = 0, "", 0
     while True:
         try:
-            with quiet():
+            with silent_decoder() if is_mp3 else contextlib.nullcontext():
                 block = sound.read(block_frames, dtype="float32", always_2d=True)  # [<= 1 s, channels]
         except soundfile.LibsndfileError as error:
-            damage = f" ({error.error_string.rstrip('.').lower()})"
+            damage = error.error_string.rstrip(".").lower()
+            errors_in_a_row += 1
+            if is_mp3 and errors_in_a_row < MP3_RETRIES:
+                continue  # the decoder looks for the next frame; those of other formats have given up
             break
         if not len(block):
             break
+        errors_in_a_row = 0
         frames_read += len(block)
         yield mono(block)
     if not frames_read:
-        raise AudioError(f"{name}: is damaged: nothing could be decoded{damage}" if damage else f"{name}: holds no samples")
-    if damage or (sound.format == "FLAC" and frames_read < sound.frames < UNKNOWN_LENGTH):
-        print(f"warning: {name}: is damaged or cut off: only its first {frames_read / sound.samplerate:.1f} s are used",
-              file=sys.stderr)
+        raise AudioError(f"{name}: is damaged, nothing could be decoded ({damage})" if damage else f"{name}: holds no samples")
+    if damage:
+        print(f"warning: {name}: is damaged or cut off; {frames_read / sound.samplerate:.1f} s could be decoded", file=sys.stderr)
 
 
 def ffmpeg_blocks(path):
@@ -196,105 +228,6 @@ def read_blocks(path):
         return
     with contextlib.closing(sound):
         yield from resample_blocks(decoded_blocks(sound, printable(path)), sound.samplerate)
-
-
-WAV_CODINGS = {  # (format tag, bits per sample) -> (numpy type, offset, full scale), as libsndfile scales to float
-    (1, 8): ("u1", 128, 2.0**7), (1, 16): ("<i2", 0, 2.0**15), (1, 24): ("<i4", 0, 2.0**31), (1, 32): ("<i4", 0, 2.0**31),
-    (3, 32): ("<f4", 0, 1.0), (3, 64): ("<f8", 0, 1.0),
-}
-STREAM_NAME = "standard input"
-
-
-def read_exactly(stream, n_bytes):
-    """Read `n_bytes`, waiting for a slow pipe; fewer only at its end. stream: binary, buffered or not."""
-    parts, left = [], n_bytes
-    while left > 0 and (part := stream.read(left)):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
-
-
-def read_wav_header(stream):
-    """Read up to the samples of a WAV that arrives in order: (format tag, bits, channels, rate in Hz, data bytes or None).
-
-    None stands for the lengths 0 and 0xFFFFFFFF that a streaming writer leaves in the header: until the end.
-    """
-    riff = read_exactly(stream, 12)
-    if not riff:
-        raise AudioError(f"{STREAM_NAME}: nothing arrived")
-    if riff[:4] != b"RIFF" or riff[8:12] != b"WAVE":
-        raise AudioError(f"{STREAM_NAME}: not a WAV stream; give --raw-rate for raw 16-bit samples, "
-                         "or convert with ffmpeg -f wav -")
-    layout = None
-    while True:
-        chunk = read_exactly(stream, 8)
-        if len(chunk) < 8:
-            raise AudioError(f"{STREAM_NAME}: the WAV stream ends before its samples")
-        size = int.from_bytes(chunk[4:], "little")
-        if chunk[:4] == b"data" and layout:
-            return *layout, None if size in (0, 0xFFFFFFFF) else size
-        if chunk[:4] == b"data" or size > 1 << 20:
-            raise AudioError(f"{STREAM_NAME}: damaged WAV header")
-        body = read_exactly(stream, size + size % 2)  # chunks are padded to an even length
-        if chunk[:4] == b"fmt " and size >= 16:
-            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
-            if tag == 0xFFFE and size >= 26:  # extensible: the real tag opens the sub-format
-                tag = int.from_bytes(body[24:26], "little")
-            layout = tag, bits, channels, rate
-
-
-def decode_samples(raw, coding, channels):
-    """Bytes of interleaved samples -> float32 [frames, channels], equal to what soundfile reads from a file."""
-    kind, offset, full_scale = WAV_CODINGS[coding]
-    if coding == (1, 24):
-        wide = np.zeros((len(raw) // 3, 4), np.uint8)
-        wide[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)
-        samples = wide.view(kind)[:, 0]
-    else:
-        samples = np.frombuffer(raw, kind)
-    if kind[1] == "f":
-        return samples.astype(np.float32).reshape(-1, channels)
-    return ((samples.astype(np.float32) - np.float32(offset)) / np.float32(full_scale)).reshape(-1, channels)
-
-
-def stream_samples(stream, coding, channels, rate, n_bytes):
-    """Decode a stream piece by piece: mono blocks at `rate` Hz.
-
-    Channels are mixed one second at a time, exactly as for files; a single channel is handed on every 0.1 s, because
-    nothing depends on the block and an answer should not wait.
-    """
-    frame_bytes = channels * coding[1] // 8
-    block_bytes = frame_bytes * (rate if channels > 1 else max(1, rate // 10))
-    frames = 0
-    while n_bytes is None or n_bytes > 0:
-        raw = read_exactly(stream, block_bytes if n_bytes is None else min(block_bytes, n_bytes))
-        raw = raw[: len(raw) // frame_bytes * frame_bytes]  # a torn last frame
-        if not raw:
-            break
-        frames += len(raw) // frame_bytes
-        n_bytes = None if n_bytes is None else n_bytes - len(raw)
-        yield mono(decode_samples(raw, coding, channels))
-    if not frames:
-        raise AudioError(f"{STREAM_NAME}: holds no samples")
-
-
-def read_stream(stream, raw_rate=None, raw_channels=1):
-    """Yield audio that arrives on a pipe as mono float32 blocks at 22,050 Hz, the same samples as from a file.
-
-    stream: binary. A WAV (PCM or float; lengths of 0 or 0xFFFFFFFF mean until the end), or, with `raw_rate` in Hz, raw
-    16-bit little-endian samples of `raw_channels` interleaved channels. Raises AudioError.
-    """
-    if raw_rate is None:
-        tag, bits, channels, rate, n_bytes = read_wav_header(stream)
-    else:
-        tag, bits, channels, rate, n_bytes = 1, 16, raw_channels, raw_rate, None
-    if (tag, bits) not in WAV_CODINGS:
-        raise AudioError(f"{STREAM_NAME}: WAV format {tag} with {bits} bits is not supported; convert with ffmpeg -f wav -")
-    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-        raise AudioError(f"{STREAM_NAME}: a sample rate of {rate} Hz is not plausible")
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError(f"{STREAM_NAME}: {channels} channels are not plausible")
-    yield from resample_blocks(stream_samples(stream, (tag, bits), channels, rate, n_bytes), rate)
 
 
 def read_audio(path):
