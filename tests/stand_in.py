@@ -8,10 +8,9 @@ FRAME = 2048  # samples
 
 
 class StandIn:
-    """Same attributes and methods as utils.ensemble.Ensemble. level: share of the energy at 2 kHz that is a probability of 0.5."""
+    """Names, missing, score and combine as in utils.ensemble. level: the share of energy at 2 kHz that means 0.5."""
 
     names = ("svm", "random_forest", "logistic_regression", "cnn", "cnn_mel", "cnn_lstm")
-    missing = {}
 
     def __init__(self, level=0.4, names=None, missing=None):
         self.level, self.n_scored = level, 0
@@ -27,7 +26,8 @@ class StandIn:
             tone = power[:, first:last].sum(axis=1)
             share = tone / (power.sum(axis=1) + 1e-3 * power.sum())  # silent frames count as noise
             clearest = np.sort(share)[-4:].mean()  # over 0.37 s
-            probabilities.append([1 / (1 + (self.level / max(clearest, 1e-6)) ** power) for power in range(4, 4 + len(self.names))])
+            odds = max(clearest, 1e-6) / self.level
+            probabilities.append([odds**sharp / (1 + odds**sharp) for sharp in range(4, 4 + len(self.names))])
         return np.array(probabilities)
 
     def combine(self, probabilities):

@@ -126,7 +126,8 @@ def test_event_reports_highest_probability_and_votes():
 
 def test_event_is_given_back_as_soon_as_it_is_certain():
     detector = EventDetector(EventSettings(max_gap=1))
-    assert [bool(detector.add(i, i + 1, *SCORES[c], verdict=c == "A")) for i, c in enumerate("A..A")] == [False, False, True, False]
+    ended = [bool(detector.add(i, i + 1, *SCORES[c], verdict=c == "A")) for i, c in enumerate("A..A")]
+    assert ended == [False, False, True, False]
     assert detector.finish(4) == {"start_s": 3, "end_s": 4, "probability": 0.9, "votes": 6}
 
 
@@ -172,7 +173,8 @@ def test_events_are_ordered_disjoint_and_inside_the_recording(windows, max_gap, 
     events = []
     for second, letter in enumerate(windows):  # limits of firing windows may overlap those of their neighbours
         reach = overlap if letter in "aoA" else 0
-        events.append(detector.add(max(0, second - reach), min(second + 1 + reach, len(windows)), *SCORES[letter], letter in "aA"))
+        start_s, end_s = max(0, second - reach), min(second + 1 + reach, len(windows))
+        events.append(detector.add(start_s, end_s, *SCORES[letter], letter in "aA"))
     events.append(detector.finish(len(windows)))
     events = [event for event in events if event]
     limits = [limit for event in events for limit in (event["start_s"], event["end_s"])]

@@ -1,6 +1,7 @@
 """The scorer: windows, limits of events and records, the same however the sound arrives. With a stand-in for the models."""
 
 import io
+import itertools
 import json
 import struct
 import tracemalloc
@@ -34,7 +35,8 @@ def cut(samples, size):
 
 def wav_header(length, tag, channels, rate, bits):
     block = channels * bits // 8
-    return (b"RIFF" + struct.pack("<I", length) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, tag, channels, rate, rate * block, block, bits)
+    layout = struct.pack("<IHHIIHH", 16, tag, channels, rate, rate * block, block, bits)
+    return (b"RIFF" + struct.pack("<I", length) + b"WAVEfmt " + layout
             + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"data" + struct.pack("<I", length))
 
 
@@ -85,7 +87,7 @@ def test_cores_touch_and_cover_the_recording():
             windows = list(score_windows([scene(n_samples / SAMPLE_RATE, [])], StandIn(), hop))
             assert windows[0].core[0] == 0
             assert windows[-1].core[1] == pytest.approx(n_samples / SAMPLE_RATE)
-            for one, following in zip(windows, windows[1:]):
+            for one, following in itertools.pairwise(windows):
                 assert one.core[1] == pytest.approx(following.core[0])
 
 

@@ -19,6 +19,13 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MARK = "\0"  # stands before a file name with a leading dash while argparse works; no real argument can hold it
 
 
+def shown(text):
+    """A file name or sentence as one line of text that cannot control the terminal."""
+    from utils.audio import printable
+
+    return printable(text)
+
+
 # --- options -------------------------------------------------------------------------------------------------------
 
 def build_parser(description, names):
@@ -30,7 +37,8 @@ def build_parser(description, names):
         help="files, folders (searched recursively), or - for audio on standard input; without it, the bundled clips")
     add("--raw-rate", type=int, metavar="HZ", help="standard input is raw 16-bit little-endian samples of this rate")
     add("--raw-channels", type=int, metavar="N", help="interleaved channels of raw samples (default 1)")
-    add("--live", action="store_true", help="listen to the microphone until Ctrl-C (needs sounddevice)")
+    add("--live", nargs="?", const="", metavar="DEVICE",
+        help="listen to a microphone until Ctrl-C: its number or part of its name, or the default one (needs sounddevice)")
 
     add = parser.add_argument_group("what counts as an event").add_argument
     add("--threshold", type=float, metavar="P", help="probability from which a window fires (default: the vote decides)")
@@ -84,7 +92,7 @@ def parse_arguments(parser, argv=None):
     from utils.events import EventSettings
 
     args = parser.parse_args(protect_dashes(parser, sys.argv[1:] if argv is None else list(argv)))
-    if args.live and args.file:
+    if args.live is not None and args.file:
         parser.error("--live listens to the microphone; leave --file out")
     if args.file and any(not path for path in args.file):
         parser.error("--file needs a name, not an empty word")
@@ -92,10 +100,20 @@ def parse_arguments(parser, argv=None):
         parser.error("--raw-channels needs --raw-rate")
     if args.raw_rate is not None and "-" not in (args.file or ()):
         parser.error("--raw-rate is about standard input; add --file -")
-    if args.on_event and not (args.live or args.file == ["-"]):
+    if args.on_event and args.live is None and args.file != ["-"]:
         parser.error("--on-event needs --live or --file -")
+    if args.on_event is not None:
+        from utils.live import EventCommand
+
+        try:
+            EventCommand(args.on_event)
+        except ValueError as error:
+            parser.error(f"--on-event: {error}")
+    if (args.live is not None or "-" in (args.file or ())) and (args.audacity or args.raven or args.clips or args.explain):
+        parser.error("--audacity, --raven, --clips and --explain need files; save the sound to a file first")
     for name in ("raw_rate", "raw_channels", "jobs", "threads"):
-        if (getattr(args, name) or 1) < 1:
+        value = getattr(args, name)
+        if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if args.min_votes is not None and not 0 <= args.min_votes <= len(args.names):
         parser.error(f"--min-votes must lie between 0 and {len(args.names)}")
@@ -133,12 +151,12 @@ def find_inputs(paths):
         if path == "-" or not os.path.isdir(path):
             inputs.append((path, None))
         elif not os.access(path, os.R_OK | os.X_OK):
-            inputs.append((path, f"{path}: no permission to read this folder"))
+            inputs.append((path, f"{shown(path)}: no permission to read this folder"))
         else:
             below = audio_files(path)
             inputs += [(found, None) for found in below]
             if not below:
-                inputs.append((path, f"{path}: no audio files in this folder ({', '.join(AUDIO_EXTENSIONS)})"))
+                inputs.append((path, f"{shown(path)}: no audio files in this folder ({', '.join(AUDIO_EXTENSIONS)})"))
     return inputs
 
 
@@ -179,7 +197,7 @@ def load(args):
     return load_ensemble(args.models, names=args.names, device=args.device, threads=threads)
 
 
-def analyse(path, args, ensemble, on_event=None, progress=False):
+def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
     """Analyse one input and write the outputs that belong to it. Returns (record, list of sentences about failures).
 
     A recording that cannot be analysed gives the record {"file": ..., "error": ...}; nothing is raised for it.
@@ -188,18 +206,29 @@ def analyse(path, args, ensemble, on_event=None, progress=False):
     from utils.audio import AudioError
     from utils.scan import BATCH, scan
 
-    trace = [] if args.plot or args.explain else None
     blocks = open_blocks(path, args)
+    if progress:
+        blocks = watch_progress(blocks, path)
+    picture = Picture(args, ensemble) if args.plot else None
+
+    def on_window(window):
+        if picture:
+            picture.windows.append(window)
+        if poll:
+            poll()
+
     try:
-        record = scan(watch_progress(blocks, path) if progress else blocks, ensemble, args.settings, hop_samples(args),
-                      1 if path == "-" else BATCH, path, on_event, None if trace is None else trace.append)
+        record = scan(picture.watch(blocks) if picture else blocks, ensemble, args.settings, hop_samples(args),
+                      1 if path == "-" else BATCH, path, on_event, on_window)
     except AudioError as error:
         return {"file": path, "error": str(error)}, [str(error)]
+    except (BrokenPipeError, ArtifactError):  # not about this recording
+        raise
     except Exception as error:  # a night's run must not die of one file; the sentence says it is not the user's fault
-        sentence = f"{path}: unexpected {type(error).__name__} ({error})"
+        sentence = f"{shown(path)}: unexpected {type(error).__name__} ({error})"
         return {"file": path, "error": sentence}, [sentence]
     failures = []
-    for write in output_writers(args, record, trace, ensemble):
+    for write in output_writers(args, record, picture, ensemble):
         try:
             write()
         except (AudioError, ArtifactError) as error:
@@ -207,10 +236,27 @@ def analyse(path, args, ensemble, on_event=None, progress=False):
     return record, failures
 
 
-def output_writers(args, record, trace, ensemble):
+class Picture:
+    """What --plot needs of a recording, gathered while it is scanned."""
+
+    def __init__(self, args, ensemble):
+        from utils.plots import SpectrogramOverview
+
+        self.folder, self.threshold, self.names = args.plot, args.threshold, ensemble.names
+        self.windows, self.overview = [], SpectrogramOverview()
+
+    def watch(self, blocks):
+        return self.overview.watch(blocks)
+
+    def write(self, record):
+        from utils.plots import plot_path, plot_recording
+
+        path = plot_path(self.folder, record["file"])
+        plot_recording(path, self.overview, self.windows, self.names, record, self.threshold)
+
+
+def output_writers(args, record, picture, ensemble):
     """Functions that write the outputs asked for beside or about one recording."""
-    if not (args.audacity or args.raven or args.clips or args.plot or args.explain):
-        return
     from utils import event_files
 
     if args.audacity:
@@ -219,12 +265,12 @@ def output_writers(args, record, trace, ensemble):
         yield lambda: event_files.write_raven(record)
     if args.clips:
         yield lambda: event_files.write_clips(record, args.clips)
-    if args.plot:
-        yield lambda: event_files.plot_recording(record, trace, args.plot)
+    if picture:
+        yield lambda: picture.write(record)
     if args.explain:
         from utils.explain import explain_recording
 
-        yield lambda: explain_recording(record, trace, ensemble, args.explain)
+        yield lambda: explain_recording(record, ensemble, args.explain)
 
 
 @functools.cache
@@ -291,9 +337,6 @@ def detect(args, ensemble=None, note=None):
     """
     began = time.perf_counter()
     inputs = find_inputs(args.file)
-    for folder in (args.clips, args.plot, args.explain):
-        if folder:
-            make_folder(folder)
     ensemble = ensemble or load(args)
     printer = Printer(args, ensemble, len(inputs))
     printer.begin(note)
@@ -342,8 +385,9 @@ def detect_files(inputs, args, ensemble, printer):
     return records, n_failed
 
 
-def detect_stream(args, ensemble, printer):
-    """Standard input: events are printed, written and acted on as they end. Returns ([record], number of failures)."""
+@contextlib.contextmanager
+def event_outputs(args, ensemble, printer, file):
+    """What happens at each event of a stream: (on_event, the command of --on-event or None)."""
     with contextlib.ExitStack() as stack:
         table = command = None
         if args.csv:
@@ -353,32 +397,53 @@ def detect_stream(args, ensemble, printer):
         if args.on_event:
             from utils.live import EventCommand
 
-            command = stack.enter_context(EventCommand(args.on_event))
+            command = EventCommand(args.on_event)
 
         def on_event(event):
-            printer.event(event)
+            printer.event(file, event)
             if table:
-                table.write("-", [event])
-            if command:
-                command.run(event)
+                table.write(file, [event])
 
-        record, failures = analyse("-", args, ensemble, on_event, progress=not args.json)
+        yield on_event, command
+
+
+def detect_stream(args, ensemble, printer):
+    """Standard input: events are printed, written and acted on as they end. Returns ([record], number of failures)."""
+    with event_outputs(args, ensemble, printer, "-") as (on_event, command):
+        def on_event_and_command(event):
+            on_event(event)
+            if command:
+                command(event)
+
+        record, failures = analyse("-", args, ensemble, on_event_and_command, command and command.poll, progress=not args.json)
+        if command:
+            command.finish()
     printer.failures(failures)
     printer.record(record)
     return [record], int(bool(failures))
+
+
+def detect_live(args, ensemble, open_stream=None):
+    """The microphone, until Ctrl-C. Returns the exit status."""
+    from utils.live import FILE, Microphone, listen, open_sounddevice
+
+    printer = Printer(args, ensemble, 1)
+    microphone = Microphone(args.live or None, open_stream or open_sounddevice)
+    printer.begin(None)
+    picture = Picture(args, ensemble) if args.plot else None
+    with event_outputs(args, ensemble, printer, FILE) as (on_event, command):
+        record = listen(microphone, ensemble, args.settings, hop_samples(args), command, on_event,
+                        picture and picture.windows.append, picture and picture.watch)
+    printer.record(record)
+    if picture:
+        picture.write(record)
+    return 0
 
 
 # --- printing ------------------------------------------------------------------------------------------------------
 
 def count(number, noun):
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def shown(text):
-    """A file name or sentence as one line of text that cannot control the terminal."""
-    from utils.audio import printable
-
-    return printable(text)
 
 
 def drawing_characters(stream):
@@ -464,10 +529,10 @@ class Printer:
         voted, of = NUMBERS[len(names) - len(missing)], NUMBERS[len(names)]
         return [f"{voted.capitalize()} of {of} models vote:", *(f"  {name} does not: {why}" for name, why in missing.items())]
 
-    def event(self, event):
+    def event(self, file, event):
         """An event of a stream that has just ended."""
         if self.args.json:
-            self.out(json.dumps({"file": "-", **event}))
+            self.out(json.dumps({"file": file, **event}))
         else:
             self.out(f"event {clock(event['start_s'])} to {clock(event['end_s'])}   {self.scores(event)}")
 
@@ -526,13 +591,17 @@ class Printer:
             self.say(f"{count(len(records), 'file')}, {seconds / 3600:.2f} hours, {count(n_events, 'event')}, {n_failed} failed")
 
 
-def run(description, names, argv=None, ensemble=None):
-    """main() of a detector script: parse, then listen or analyse. Returns the exit status."""
-    args = parse_arguments(build_parser(description, names), argv)
-    if args.live:
-        from utils.live import listen
+def run(description, names, argv=None, ensemble=None, open_stream=None):
+    """main() of a detector script: parse, then listen or analyse. Returns the exit status.
 
-        return listen(args, ensemble or load(args), Printer(args, ensemble, 1))
+    ensemble: loaded models, or None to load those that args name. open_stream: a microphone, see utils.live.
+    """
+    args = parse_arguments(build_parser(description, names), argv)
+    for folder in (args.clips, args.plot, args.explain):
+        if folder:
+            make_folder(folder)
+    if args.live is not None:
+        return detect_live(args, ensemble or load(args), open_stream)
     note = None
     if not args.file:
         folder = os.path.relpath(os.path.join(REPOSITORY, EXAMPLES))

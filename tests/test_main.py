@@ -1,0 +1,358 @@
+"""The command line as users and other programs meet it: JSON lines, errors, exit statuses, odd names, printed reports.
+
+Most tests run in this process with a stand-in for the models; the last ones use the trained models, where they are.
+"""
+
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import soundfile
+from stand_in import StandIn
+from test_scan import scene
+
+import main as main_script
+from utils.audio import SAMPLE_RATE
+from utils.command_line import run, timeline
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+KEYS = {"file", "duration_s", "verdict", "probability", "votes", "models", "events"}
+ODD_NAMES = ["with space.wav", "new\nline.wav", "Schrei für Übung.wav", "-dash.wav", "--json.wav", "$(touch x);'\"*&.wav",
+             "tab\t\x1b[31m.wav", "日本.wav"]
+
+
+def write_scene(path, screams=((2.0, 1.0),), seconds=6, rate=SAMPLE_RATE):
+    soundfile.write(path, scene(seconds, screams), rate)
+    return str(path)
+
+
+def detect(capfd, *words, ensemble=None, **more):
+    """Run main.py's code with a stand-in for the models: (exit status, standard output, standard error)."""
+    status = run(main_script.__doc__, main_script.MODELS, [str(word) for word in words], ensemble or StandIn(), **more)
+    return status, *capfd.readouterr()
+
+
+def detect_json(capfd, *words, **more):
+    status, out, err = detect(capfd, "--json", *words, **more)
+    return status, [json.loads(line) for line in out.splitlines()], err
+
+
+def feed(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def python(*words, stdin=subprocess.DEVNULL, **more):
+    return subprocess.run([sys.executable, *map(str, words)], cwd=REPOSITORY, capture_output=True, text=True, stdin=stdin, **more)
+
+
+# --- the JSON contract ---------------------------------------------------------------------------------------------
+
+def test_json_record(capfd, tmp_path):
+    path = write_scene(tmp_path / "a.wav")
+    status, (record,), err = detect_json(capfd, "--file", path)
+    assert status == 0 and err == ""
+    assert set(record) == KEYS
+    assert record["file"] == path and record["duration_s"] == 6.0 and record["verdict"] == "scream"
+    assert list(record["models"]) == list(main_script.MODELS)
+    for vote in record["models"].values():
+        assert set(vote) == {"verdict", "probability"}
+        assert vote["verdict"] == ("scream" if vote["probability"] >= 0.5 else "non_scream")
+    assert record["votes"] == sum(vote["verdict"] == "scream" for vote in record["models"].values())
+    (event,) = record["events"]
+    assert set(event) == {"start_s", "end_s", "probability", "votes"}
+    assert 1.8 < event["start_s"] < event["end_s"] < 3.2
+
+
+def test_a_recording_without_scream_is_no_error(capfd, tmp_path):
+    status, (record,), _ = detect_json(capfd, "--file", write_scene(tmp_path / "a.wav", []))
+    assert status == 0
+    assert (record["verdict"], record["events"]) == ("non_scream", [])
+
+
+def test_a_bad_file_does_not_hide_the_others(capfd, tmp_path):
+    good = write_scene(tmp_path / "good.wav")
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("this is no sound")
+    paths = [str(tmp_path / name) for name in ("missing.wav", "good.wav", "empty.wav", "text.wav", "good.wav")]
+    status, records, err = detect_json(capfd, "--file", *paths)
+    assert status == 1
+    assert [record["file"] for record in records] == paths
+    assert [set(record) == {"file", "error"} for record in records] == [True, False, True, True, False]
+    for record in records:
+        if "error" in record:
+            assert record["file"] in record["error"]
+            assert record["error"] in err
+    assert good in [record["file"] for record in records]
+    assert err.splitlines()[-1] == "5 files, 0.00 hours, 2 events, 3 failed"
+
+
+def test_folder(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("sounds/b.wav", "sounds/a/z.flac", "sounds/a/c.WAV", "sounds/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch() if name.endswith("txt") else write_scene(tmp_path / name)
+    status, records, err = detect_json(capfd, "--file", "sounds")
+    assert status == 0
+    assert [record["file"] for record in records] == ["sounds/b.wav", "sounds/a/c.WAV", "sounds/a/z.flac"]
+    assert "3 files, 0.01 hours, 3 events, 0 failed" in err
+    assert [r["file"] for r in detect_json(capfd, "--file", "./sounds/a/")[1]] == ["./sounds/a/c.WAV", "./sounds/a/z.flac"]
+
+
+def test_folder_without_audio_is_an_error(capfd, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, (record,), err = detect_json(capfd, "--file", tmp_path / "empty")
+    assert status == 1
+    assert "no audio files" in record["error"] and record["error"] in err
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_file_names(capfd, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_scene(tmp_path / name)
+    assert [r["file"] for r in detect_json(capfd, "--file", name)[1]] == [name]
+    status, out, _ = detect(capfd, "--file", name)
+    assert status == 0
+    assert "\x1b" not in out and "\t" not in out  # a name cannot control the terminal
+    (tmp_path / name).write_bytes(b"")
+    status, (record,), err = detect_json(capfd, "--file", name)
+    assert status == 1 and record["error"] in err and len(err.splitlines()) == 1
+
+
+def test_name_that_is_not_text(capfd, tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    shutil.copy(write_scene(tmp_path / "a.wav"), path)
+    status, (record,), _ = detect_json(capfd, "--file", os.fsdecode(path))
+    assert status == 0 and os.fsencode(record["file"]) == path
+    assert "caf\\udce9.wav" in detect(capfd, "--file", os.fsdecode(path))[1]
+
+
+def test_words_after_two_dashes_are_files(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, records, _ = detect_json(capfd, "--file", "a.wav", "--", "--csv", "-b.wav")
+    assert status == 1 and [record["file"] for record in records] == ["a.wav", "--csv", "-b.wav"]
+
+
+# --- standard input ------------------------------------------------------------------------------------------------
+
+def test_pipe_equals_file(capfd, tmp_path, monkeypatch):
+    path = write_scene(tmp_path / "a.wav", [(2.0, 1.0), (11.0, 2.0)], 20)
+    (expected,) = detect_json(capfd, "--file", path)[1]
+    feed(monkeypatch, pathlib.Path(path).read_bytes())
+    status, lines, _ = detect_json(capfd, "--file", "-")
+    assert status == 0
+    assert lines[-1] == {**expected, "file": "-"}
+    assert lines[:-1] == [{"file": "-", **event} for event in expected["events"]]
+    feed(monkeypatch, pathlib.Path(path).read_bytes()[44:])
+    assert detect_json(capfd, "--file", "-", "--raw-rate", SAMPLE_RATE, "--raw-channels", 1)[1] == lines
+
+
+def test_pipe_that_is_no_sound(capfd, monkeypatch):
+    feed(monkeypatch, b"nonsense, and more of it")
+    status, (record,), err = detect_json(capfd, "--file", "-")
+    assert status == 1 and record["file"] == "-" and record["error"] in err
+
+
+def test_report_of_a_pipe(capfd, tmp_path, monkeypatch):
+    feed(monkeypatch, pathlib.Path(write_scene(tmp_path / "a.wav", seconds=20)).read_bytes())
+    _, out, _ = detect(capfd, "--file", "-")
+    assert out.startswith("event 2.0") or out.startswith("event 1.9")
+    assert "standard input   20.00 s" in out
+
+
+# --- options -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("words", [
+    ["--nonsense"], ["--file"], ["--file", ""], ["--threshold", "2"], ["--threshold", "x"], ["--exit-threshold", "-1"],
+    ["--threshold", "0.5", "--exit-threshold", "0.6"], ["--min-votes", "7"], ["--min-duration", "-1"], ["--max-gap", "nan"],
+    ["--padding", "-1"], ["--hop", "0"], ["--hop", "9"], ["--jobs", "0"], ["--threads", "0"], ["--raw-rate", "16000"],
+    ["--file", "-", "--raw-channels", "2"], ["--file", "-", "--raw-rate", "-5"], ["--live", "--file", "a.wav"],
+    ["--device", "tpu"], ["--on-event", "echo"], ["--file", "-", "--on-event", "no-such-program-here"], ["--file", "-", "--clips", "x"],
+    ["--csv", "no/such/folder/x.csv", "--file", "a.wav"], ["--js", "--file", "a.wav"],
+])
+def test_bad_options_give_2(capfd, words):
+    with pytest.raises(SystemExit) as stop:
+        detect(capfd, *words)
+    out, err = capfd.readouterr()
+    assert stop.value.code == 2 and out == "" and "error:" in err
+
+
+def test_options_reach_the_events(capfd, tmp_path):
+    path = write_scene(tmp_path / "a.wav", [(2.0, 0.5), (9.0, 3.0)], 15)
+
+    def n_events(*words):
+        return len(detect_json(capfd, "--file", path, *words)[1][0]["events"])
+
+    assert n_events() == 2
+    assert n_events("--min-duration", 2) == 1
+    assert n_events("--max-gap", 10) == 1
+    assert n_events("--threshold", 1) == 0
+    assert n_events("--padding", 4) == 1
+    assert n_events("--hop", 0.5) == 2
+    unpadded, padded = (detect_json(capfd, "--file", path, "--padding", s)[1][0]["events"][0] for s in (0, 0.5))
+    assert padded["start_s"] == pytest.approx(unpadded["start_s"] - 0.5)
+
+
+def test_help_and_errors_do_not_load_the_models():
+    script = ("import sys, main\ntry: main.main(sys.argv[1:])\n"
+              "except SystemExit: print([m for m in ('torch', 'sklearn', 'librosa', 'pandas', 'matplotlib') if m in sys.modules])")
+    for word in ("--help", "--nonsense"):
+        assert python("-c", script, word).stdout.endswith("[]\n")
+
+
+# --- what people read ----------------------------------------------------------------------------------------------
+
+def test_report(capfd, tmp_path):
+    status, out, err = detect(capfd, "--file", write_scene(tmp_path / "a.wav", [(3.0, 1.5)]))
+    assert status == 0 and err == ""
+    assert "SCREAM   probability" in out and "6 of 6 votes" in out
+    for name in main_script.MODELS:
+        assert f"  {name} " in out
+    assert "1 recording, 6.00 s: analysed in" in out
+    assert "\033[" not in out  # no colour outside a terminal
+    (line,) = [line for line in out.splitlines() if line.startswith("  0 s ")]
+    drawn = line.removeprefix("  0 s ").removesuffix(" 6.00 s")
+    assert len(drawn) == 60
+    assert drawn.index("█") == pytest.approx(30, abs=2) and drawn.rindex("█") == pytest.approx(45, abs=2)
+
+
+def test_many_files_get_one_line_each(capfd, tmp_path):
+    for index in range(7):
+        write_scene(tmp_path / f"{index}.wav", [(2.0, 1.0)] if index == 3 else [])
+    _, out, err = detect(capfd, "--file", tmp_path)
+    assert len(out.splitlines()) == 7
+    assert [line.startswith("SCREAM") for line in out.splitlines()] == [index == 3 for index in range(7)]
+    assert err == "7 files, 0.01 hours, 1 event, 0 failed\n"
+
+
+def test_timeline():
+    assert timeline([], 10, "#", "-", 10) == "----------"
+    assert timeline([{"start_s": 2, "end_s": 5}], 10, "#", "-", 10) == "--###-----"
+    assert timeline([{"start_s": 0, "end_s": 0.01}, {"start_s": 9.99, "end_s": 10}], 10, "#", "-", 10) == "#--------#"
+    assert timeline([{"start_s": 0, "end_s": 1}], 1, "#", "-", 5) == "#####"
+
+
+def test_a_missing_model_is_said_plainly(capfd, tmp_path):
+    why = "models/cnn_lstm_model.pth is missing: run python train_cnn_lstm.py first"
+    ensemble = StandIn(names=main_script.MODELS[:5], missing={"cnn_lstm": why})
+    status, (record,), err = detect_json(capfd, "--file", write_scene(tmp_path / "a.wav"), ensemble=ensemble)
+    assert status == 0 and list(record["models"]) == list(main_script.MODELS[:5])
+    assert "Five of six models vote" in err and why in err
+    status, out, _ = detect(capfd, "--file", tmp_path / "a.wav", ensemble=ensemble)
+    assert "Five of six models vote" in out and why in out and "5 of 5 votes" in out
+
+
+def test_without_arguments_the_bundled_clips(capfd, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    status, out, _ = detect(capfd)
+    assert status == 0
+    assert "synthesised" in out.splitlines()[0]
+    for name in ("scream", "speech", "siren"):
+        assert f"data/examples/{name}.wav   3.00 s" in out
+
+
+def test_no_models_is_one_sentence(tmp_path):
+    for script in ("main.py", "inference_svm.py"):
+        done = python(script, "--models", tmp_path)
+        assert done.returncode == 1 and done.stdout == ""
+        assert done.stderr.startswith("error: ") and "train_" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+# --- other outputs -------------------------------------------------------------------------------------------------
+
+def test_outputs_for_other_programs(capfd, tmp_path):
+    path = write_scene(tmp_path / "a.wav")
+    words = ["--csv", tmp_path / "events.csv", "--audacity", "--raven", "--clips", tmp_path / "clips"]
+    assert detect_json(capfd, "--file", path, tmp_path / "missing.wav", *words, "--plot", tmp_path / "plots")[0] == 1
+    assert len((tmp_path / "events.csv").read_text().splitlines()) == 2
+    assert (tmp_path / "a.wav.audacity.txt").is_file() and (tmp_path / "a.wav.selections.txt").is_file()
+    assert [os.path.splitext(name)[1] for name in os.listdir(tmp_path / "clips")] == [".wav"]
+    assert [os.path.splitext(name)[1] for name in os.listdir(tmp_path / "plots")] == [".png"]
+
+
+def test_pipe_runs_a_command_and_fills_a_table(capfd, tmp_path, monkeypatch):
+    feed(monkeypatch, pathlib.Path(write_scene(tmp_path / "a.wav")).read_bytes())
+    command = f"{sys.executable} -c \"open(r'{tmp_path}/heard', 'w').write('{{start}}')\""
+    _, lines, _ = detect_json(capfd, "--file", "-", "--on-event", command, "--csv", tmp_path / "events.csv")
+    assert (tmp_path / "heard").read_text() == f"{lines[0]['start_s']:.3f}"
+    assert len((tmp_path / "events.csv").read_text().splitlines()) == 2
+
+
+def test_resume_gives_the_same_lines_without_scoring_again(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sounds").mkdir()
+    for index in range(3):
+        write_scene(tmp_path / f"sounds/{index}.wav")
+    (tmp_path / "sounds/3.wav").touch()
+    first, again = StandIn(), StandIn()
+    done = detect_json(capfd, "--file", "sounds", "--resume", ensemble=first)
+    repeated = detect_json(capfd, "--file", "sounds", "--resume", ensemble=again)
+    assert repeated == done and done[0] == 1
+    assert first.n_scored > 0 and again.n_scored == 0
+    write_scene(tmp_path / "sounds/3.wav")  # changed since
+    assert detect_json(capfd, "--file", "sounds", "--resume", ensemble=again)[0] == 0
+    assert again.n_scored == first.n_scored / 3
+
+
+# --- with the trained models ---------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="session")
+def trained_models():
+    from utils.ensemble import MODEL_FILES
+
+    missing = [name for name in MODEL_FILES.values() if not (REPOSITORY / "models" / name).is_file()]
+    if missing:
+        pytest.skip(f"not trained yet: {', '.join(missing)}")
+
+
+def test_first_command_of_a_newcomer(trained_models):
+    done = python("main.py")
+    assert done.returncode == 0, done.stderr
+    assert "synthesised" in done.stdout and "of 6 votes" in done.stdout and "models loaded in" in done.stdout
+
+
+def test_file_pipe_and_jobs_agree_with_the_trained_models(trained_models, tmp_path):
+    for index, start in enumerate((2.0, 4.0, 9.0)):
+        write_scene(tmp_path / f"{index}.wav", [(start, 1.0)], 14)
+    one = python("main.py", "--json", "--file", tmp_path)
+    several = python("main.py", "--json", "--jobs", 2, "--file", tmp_path)
+    assert one.returncode == several.returncode == 0
+    assert one.stdout == several.stdout
+    expected = json.loads(one.stdout.splitlines()[0])
+    with open(tmp_path / "0.wav", "rb") as pipe:
+        last = python("main.py", "--json", "--file", "-", stdin=pipe).stdout.splitlines()[-1]
+    assert json.loads(last) == {**expected, "file": "-"}
+
+
+@pytest.mark.parametrize(("script", "name"), [("inference_svm.py", "svm"), ("inference_cnn.py", "cnn")])
+def test_one_model_alone_says_what_it_says_in_the_vote(trained_models, tmp_path, script, name):
+    path = write_scene(tmp_path / "a.wav")
+    done = python(script, "--json", "--file", path)
+    record = json.loads(done.stdout)
+    assert set(record) == KEYS and list(record["models"]) == [name] and record["votes"] in (0, 1)
+    assert record["probability"] == record["models"][name]["probability"]
+
+
+def test_a_killed_run_is_continued(trained_models, tmp_path):
+    (tmp_path / "sounds").mkdir()
+    for index in range(6):
+        write_scene(tmp_path / f"sounds/{index}.wav", [(2.0 + index, 1.0)], 120)
+    words = ["--json", "--file", str(tmp_path / "sounds"), "--csv"]
+    undisturbed = python("main.py", *words, tmp_path / "whole.csv")
+    journal = tmp_path / "killed.csv.journal"
+    process = subprocess.Popen([sys.executable, "main.py", *words, str(tmp_path / "killed.csv")], cwd=REPOSITORY,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert journal.is_file() and not (tmp_path / "killed.csv").exists()
+    resumed = python("main.py", *words, tmp_path / "killed.csv", "--resume")
+    assert resumed.stdout == undisturbed.stdout
+    assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
