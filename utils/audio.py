@@ -117,7 +117,9 @@ def open_sound_file(path):
         if shutil.which("ffmpeg"):
             return None
         cause = error.error_string.rstrip(".").lower()
-        if "internal" in cause or "regular file" in cause:  # libsndfile's words for a header that makes no sense
+        if "unimplemented" in cause or "malformed" in cause:
+            cause = "unknown codec or damaged header"
+        elif "internal" in cause or "regular file" in cause:  # libsndfile's words for a header that makes no sense
             cause = "damaged header"
         raise AudioError(f"{printable(path)}: is not a readable audio file ({cause}); m4a, aac, wma and video need "
                          "ffmpeg on PATH") from None
