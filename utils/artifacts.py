@@ -10,6 +10,9 @@ import tempfile
 from importlib import metadata
 
 
+PICKLE_LIST = "SHA256SUMS.json"  # in models/: hashes of the pickles that this project made and may unpickle
+
+
 class AudioError(Exception):
     """A recording that cannot be analysed; its text is one sentence that names the file and the cause."""
 
@@ -62,6 +65,13 @@ def read_json(path, made_by):
 def sha256_of(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_pickle(models_dir, name, digest):
+    """Note the hash of a pickle that this project has just made: only listed pickles are ever loaded."""
+    path = os.path.join(models_dir, PICKLE_LIST)
+    listed = read_json(path, "train_ml.py") if os.path.exists(path) else {}
+    write_json(path, dict(sorted((listed | {name: digest}).items())))
 
 
 def library_versions(*names):

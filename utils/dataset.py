@@ -104,29 +104,56 @@ def find_clips(folder):
     return clips
 
 
+class JoinedGroups:
+    """Groups that turned out to belong together (union-find over names)."""
+
+    def __init__(self):
+        self.parent = {}
+
+    def root(self, group):
+        while group in self.parent:
+            group = self.parent[group]
+        return group
+
+    def join(self, one, other):
+        one, other = self.root(one), self.root(other)
+        if one != other:
+            self.parent[other] = one
+
+
 def group_identical_clips(clips):
     """Give clips with identical bytes one common group, so that no copy lands on another side of a split."""
     by_size = {}
     for clip in clips:
         if os.path.isfile(clip.path):
             by_size.setdefault(os.path.getsize(clip.path), []).append(clip)
-    renamed, first_with = {}, {}  # union of groups, by the group first seen
-
-    def root(group):
-        while group in renamed:
-            group = renamed[group]
-        return group
-
+    joined, group_of = JoinedGroups(), {}
     for same_size in by_size.values():
         for clip in same_size if len(same_size) > 1 else ():
             try:
                 digest = sha256_of(clip.path)
             except OSError:
                 continue  # reading it later reports the file
-            twin = root(first_with.setdefault(digest, clip.group))
-            if root(clip.group) != twin:
-                renamed[root(clip.group)] = twin
-    return [replace(clip, group=root(clip.group)) for clip in clips]
+            joined.join(group_of.setdefault(digest, clip.group), clip.group)
+    return [replace(clip, group=joined.root(clip.group)) for clip in clips]
+
+
+def group_near_copies(windows, radius=0.5):
+    """Groups for a table that brings none: names as in `group_from_name`, joined where features are nearly equal.
+
+    radius: distance in standard deviations over all 34 features below which two rows count as copies; two unrelated
+    clips are about 8 apart. Returns names [n_windows].
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    esc50 = [re.match(r"\d-(\d+)-[A-Z]-\d+\.", os.path.basename(name)) for name in windows.file]
+    group = [f"esc-{match[1]}" if match else group_from_name(name) for match, name in zip(esc50, windows.file)]
+    scaled = (windows.features - windows.features.mean(axis=0)) / (windows.features.std(axis=0) + 1e-12)
+    joined = JoinedGroups()
+    for row, neighbours in enumerate(NearestNeighbors(radius=radius).fit(scaled).radius_neighbors(scaled, return_distance=False)):
+        for neighbour in neighbours:
+            joined.join(group[row], group[neighbour])
+    return np.array([joined.root(name) for name in group], dtype=object)
 
 
 def spread_groups(labels, sources, groups, shares, seed):
@@ -250,8 +277,11 @@ def read_windows(csv_path, manifest=None):
     def column(name, default):
         return table[name].to_numpy() if name in table else np.full(len(table), default)
 
+    file = table["file"].to_numpy()
+    if "start_s" not in table and "mix_group" not in table:  # one row per clip; names may repeat between folders
+        file = np.array([f"{label}/{row}/{name}" for row, (label, name) in enumerate(zip(table["label"], file))], dtype=object)
     return Windows(
-        file=table["file"].to_numpy(), label=(table["label"] == "scream").to_numpy(int), features=features,
+        file=file, label=(table["label"] == "scream").to_numpy(int), features=features,
         start_s=column("start_s", 0.0), source=column("source", ""), group=column("group", ""), split=column("split", ""),
         sound_class=column("sound_class", ""), mix_group=column("mix_group", ""), mix_source=column("mix_source", ""),
     )
@@ -275,9 +305,11 @@ def choose_split(windows, sources=None, folds=None, fold=None, all_data=False, s
 
     By default the split column of stage 1. With `sources`, only these collections take part, the others are "unused".
     With `folds` and `fold`, whole groups are dealt to `folds` parts: part `fold` is the test, the next one validation.
-    With `all_data`, the test part joins the training (validation still decides when to stop).
+    With `all_data`, every window is for training.
     """
     split = np.asarray(windows.split, dtype=object).copy()
+    if all_data:
+        split[:] = "train"
     if fold is not None:
         files, first = np.unique(windows.file, return_index=True)
         label = np.where(windows.label[first] == 1, "scream", "non_scream")
@@ -292,9 +324,27 @@ def choose_split(windows, sources=None, folds=None, fold=None, all_data=False, s
             raise ArtifactError(f"no clips of source {', '.join(sorted(unknown))}; there are: {', '.join(sorted(set(windows.source)))}")
         split[split == "test"] = "train"  # the other sources are the test
         split[~np.isin(windows.source, list(sources))] = "unused"
-    if all_data:
-        split[split == "test"] = "train"
     return split
+
+
+def add_split_options(parser):
+    """The options that all training scripts share: which artifacts, which part of them to learn from, where to write."""
+    parser.add_argument("--features", default=FEATURES_CSV, metavar="CSV", help="table of windows (default %(default)s)")
+    parser.add_argument("--data", default="data", metavar="DIR", help="folder of stage 1's other artifacts (default %(default)s)")
+    parser.add_argument("--models", default="models", metavar="DIR", help="where to write (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sources", nargs="+", metavar="NAME", help="learn from these collections only; the others stay unseen")
+    parser.add_argument("--folds", type=int, help="group-safe cross-validation with this many parts ...")
+    parser.add_argument("--fold", type=int, help="... of which this one, counted from 0, is the test")
+    parser.add_argument("--all-data", action="store_true",
+                        help="learn from everything, for release; keeps the operating point of the evaluated model in --models")
+
+
+def check_split_options(parser, args):
+    if (args.folds is None) != (args.fold is None) or (args.folds is not None and not 0 <= args.fold < args.folds >= 3):
+        parser.error("--folds (3 or more) and --fold (from 0) go together")
+    if args.all_data and (args.sources or args.folds):
+        parser.error("--all-data excludes --sources and --folds")
 
 
 def training_copies(augmented, windows, split):

@@ -6,7 +6,7 @@ from importlib import metadata
 
 import numpy as np
 
-from utils.artifacts import ArtifactError, read_json, sha256_of
+from utils.artifacts import PICKLE_LIST, ArtifactError, read_json, sha256_of
 from utils.calibration import probability_of
 from utils.features import SIGNAL_SETTINGS, describe_windows
 
@@ -16,7 +16,8 @@ CLASSICAL_FILES = {"svm": "svm_esc50_pipeline.pkl", "random_forest": "random_for
 NETWORK_FILES = {"cnn": "cnn_model.pth", "cnn_mel": "cnn_mel_model.pth", "cnn_lstm": "cnn_lstm_model.pth"}
 MODEL_FILES = CLASSICAL_FILES | NETWORK_FILES
 MODEL_NAMES = tuple(MODEL_FILES)
-RELEASED = "SHA256SUMS.json"  # hashes of the pickles that this project made: the list of what may be unpickled
+ROWS = 4  # matrix products take rows in fours and round left-over ones differently: a window's score must not depend on
+# how many are scored with it
 
 
 def training_command(name):
@@ -50,9 +51,9 @@ def load_classical(models_dir, name, trust_unlisted):
     import joblib
 
     path, report = read_verified(models_dir, name)
-    listed = read_json(os.path.join(models_dir, RELEASED), "python train_ml.py")
+    listed = read_json(os.path.join(models_dir, PICKLE_LIST), "python train_ml.py")
     if listed.get(MODEL_FILES[name]) != report["sha256"] and not trust_unlisted:
-        raise ArtifactError(f"{path} is not listed in {RELEASED}; unpickling it could run anything, so it is refused (--trust-models accepts it)")
+        raise ArtifactError(f"{path} is not listed in {PICKLE_LIST}; unpickling it could run anything, so it is refused (--trust-models accepts it)")
     made_with, installed = report["versions"]["scikit-learn"], metadata.version("scikit-learn")
     if made_with != installed:
         raise ArtifactError(f"{path} was made with scikit-learn {made_with}, installed is {installed}: install that version or run python train_ml.py")
@@ -82,7 +83,11 @@ class Ensemble:
 
     def score(self, windows):
         """Cleaned windows (n of float32 [65,024]) -> probabilities [n, n_models]; 0.5 is a model's operating point."""
-        return self.score_described(*describe_windows(windows))
+        described = describe_windows(windows)
+        n, surplus = len(described[0]), -len(described[0]) % ROWS
+        if surplus:
+            described = [np.concatenate([part, np.repeat(part[-1:], surplus, axis=0)]) for part in described]
+        return self.score_described(*described)[:n]
 
     def score_described(self, features, stft_db, mel_db):
         """As score, from features [n, 34], STFT and mel-spectrograms [n, 128, 128] in dB."""

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from utils.artifacts import ArtifactError, atomic_path, library_versions, read_json, sha256_of, write_json
 from utils.augmentation import random_scenes
 from utils.calibration import fit_calibration, probability_of
-from utils.dataset import FEATURES_CSV, MEL_NPY, STFT_NPY, choose_split, read_manifest, read_spectrograms, read_windows
+from utils.dataset import (MEL_NPY, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
+                           read_spectrograms, read_windows)
 from utils.evaluation import clip_figures, highest_window, ranking_figures
 from utils.features import SIGNAL_SETTINGS
 from utils.networks import NETWORKS, build_network
@@ -25,30 +26,21 @@ AVERAGING = 0.995  # of the exponential moving average of the weights, per step
 
 
 def add_training_options(parser, epochs):
-    """The options that all four training scripts share."""
-    parser.add_argument("--features", default=FEATURES_CSV, metavar="CSV", help="table that extract_features.py wrote (default %(default)s)")
-    parser.add_argument("--data", default="data", metavar="DIR", help="folder of its other artifacts (default %(default)s)")
-    parser.add_argument("--models", default="models", metavar="DIR", help="where to write (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sources", nargs="+", metavar="NAME", help="train on these collections only, keep the others unseen")
-    parser.add_argument("--folds", type=int, help="group-safe cross-validation with this many parts ...")
-    parser.add_argument("--fold", type=int, help="... of which this one (from 0) is the test")
-    parser.add_argument("--all-data", action="store_true", help="train on everything, for release; needs an evaluated model of the same settings in --models for its operating point")
-    if epochs:
-        parser.add_argument("--epochs", type=int, default=epochs)
-        parser.add_argument("--steps", type=int, default=100, help="batches per epoch (default %(default)s)")
-        parser.add_argument("--batch-size", type=int, default=64)
-        parser.add_argument("--patience", type=int, default=10, help="stop after this many epochs without a better validation figure")
-        parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-        parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")
-        parser.add_argument("--restart", action="store_true", help="ignore a checkpoint of an interrupted run")
+    """The options that the three networks share."""
+    add_split_options(parser)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--steps", type=int, default=100, help="batches per epoch (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--patience", type=int, default=10, help="stop after so many epochs without a better validation figure")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")
+    parser.add_argument("--restart", action="store_true", help="ignore the checkpoint of an interrupted run")
 
 
 def check_training_options(parser, args):
-    if (args.folds is None) != (args.fold is None) or (args.folds is not None and not 0 <= args.fold < args.folds >= 3):
-        parser.error("--folds (3 or more) and --fold (from 0) go together")
+    check_split_options(parser, args)
     for name in ("epochs", "steps", "batch_size", "patience"):
-        if getattr(args, name, 1) < 1:
+        if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
 
 
