@@ -146,7 +146,7 @@ def train_all(windows, extra, split, settings, args, write=True):
         if write:
             print_figures(name, figures[name])
             print_report(pipeline, windows, split, calibration)
-            metrics = {"evaluated_before_release": evaluated["metrics"]} if evaluated else figures[name]
+            metrics = evaluated["metrics"] if evaluated else figures[name]
             save(name, pipeline, calibration, metrics, settings, args)
     return figures
 

@@ -76,10 +76,16 @@ def load_network(models_dir, name, device):
 class Ensemble:
     """The loaded models. `names` in voting order; `missing` says for each absent model why and how to train it."""
 
-    def __init__(self, classical, networks, calibrations, missing, device):
-        self.classical, self.networks = classical, networks
-        self.calibrations, self.missing, self.device = calibrations, missing, device
-        self.names = [name for name in MODEL_NAMES if name in calibrations]
+    def __init__(self, classical, networks, reports, missing, device):
+        self.classical, self.networks, self.reports = classical, networks, reports
+        self.calibrations = {name: report["calibration"] for name, report in reports.items()}
+        self.missing, self.device = missing, device
+        self.names = [name for name in MODEL_NAMES if name in reports]
+
+    def only(self, name):
+        """The same with one model alone."""
+        return Ensemble({k: v for k, v in self.classical.items() if k == name}, {k: v for k, v in self.networks.items() if k == name},
+                        {name: self.reports[name]}, {}, self.device)
 
     def score(self, windows):
         """Cleaned windows (n of float32 [65,024]) -> probabilities [n, n_models]; 0.5 is a model's operating point."""
@@ -128,7 +134,7 @@ def combine(probabilities):
 
 def load_ensemble(models_dir="models", names=MODEL_NAMES, device="auto", threads=None, trust_unlisted=False):
     """Load the named models from a folder. A model that cannot be used goes to `missing`; none at all raises ArtifactError."""
-    classical, networks, calibrations, missing = {}, {}, {}, {}
+    classical, networks, reports, missing = {}, {}, {}, {}
     wanted_networks = [name for name in names if name in NETWORK_FILES]
     torch_device = "cpu"
     if wanted_networks:
@@ -142,12 +148,11 @@ def load_ensemble(models_dir="models", names=MODEL_NAMES, device="auto", threads
     for name in names:
         try:
             if name in CLASSICAL_FILES:
-                classical[name], report = load_classical(models_dir, name, trust_unlisted)
+                classical[name], reports[name] = load_classical(models_dir, name, trust_unlisted)
             else:
-                networks[name], report = load_network(models_dir, name, torch_device)
-            calibrations[name] = report["calibration"]
+                networks[name], reports[name] = load_network(models_dir, name, torch_device)
         except ArtifactError as error:
             missing[name] = str(error)
-    if not calibrations:
+    if not reports:
         raise ArtifactError("; ".join(missing.values()))
-    return Ensemble(classical, networks, calibrations, missing, torch_device)
+    return Ensemble(classical, networks, reports, missing, torch_device)

@@ -259,7 +259,7 @@ def write_report(path, name, args, settings, windows, spectrograms, rows, networ
     """Write the JSON beside the weights: settings, operating point, metrics, versions, hash; print the test figures."""
     logits = {part: score_windows(network, spectrograms, r, device) for part, r in rows.items() if len(r)}
     if args.all_data:
-        calibration, metrics = evaluated["calibration"], {"evaluated_before_release": evaluated["metrics"]}
+        calibration, metrics = evaluated["calibration"], evaluated["metrics"]
     else:
         held_out = "validation" if len(rows["validation"]) else "train"
         calibration = fit_calibration(windows.label[rows[held_out]], logits[held_out])

@@ -1,0 +1,171 @@
+"""Stage 3: the six models and their vote, side by side, on clips that none of them has seen.
+
+    python compare_models.py                     the test split: table, models/comparison.csv, .md and .png
+    python compare_models.py --transfer          train on some collections, test on others: models/transfer.md and .png
+    python compare_models.py --cross-validate 5  every clip tested once, by models that never saw its group
+
+The first takes seconds. The other two train through the stage scripts, in checkpoints/, and continue where they were
+interrupted; on 2 CPU cores one seed of --transfer takes about 40 minutes, 5-fold cross-validation 90.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from utils.artifacts import ArtifactError, run_stage
+from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, markdown_table,
+                              plot_comparison, plot_transfer, refuse_seen_clips, score_rows, time_models, write_csv, write_text)
+from utils.dataset import FEATURES_CSV, read_manifest, read_windows
+from utils.ensemble import MODEL_FILES, load_ensemble
+
+# whole collections on one side only; petz and animalia came later and take part in neither side
+SIDES = {"A": ("noise-of-life", "esc10", "baby-cry-detection"),
+         "B": ("screamingstrike", "cdogs", "cpsc870", "cs679-asylum", "spankthefox", "actionmovie", "openclonk", "opensoldat",
+               "wbwwb", "emogator", "fsdkaggle2018", "moodist")}
+STAGES = ("train_ml.py", "train_cnn.py", "train_cnn_mel.py", "train_cnn_lstm.py")
+TRANSFER_COLUMNS = ("roc_auc", "average_precision", "recall_at_1_fpr", "recall_at_5_fpr", "recall", "false_positive_rate")
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", default=FEATURES_CSV, metavar="CSV")
+    parser.add_argument("--data", default="data", metavar="DIR")
+    parser.add_argument("--models", default="models", metavar="DIR", help="models to compare; reports go to this folder too")
+    parser.add_argument("--transfer", action="store_true", help="whole-source hold-out in both directions")
+    parser.add_argument("--cross-validate", type=int, metavar="K", help="group-safe K-fold cross-validation")
+    parser.add_argument("--seeds", type=int, default=1, help="with --transfer: seeds to train, the median is reported (default %(default)s)")
+    parser.add_argument("--work", default="checkpoints", metavar="DIR", help="models of --transfer and --cross-validate (default %(default)s)")
+    parser.add_argument("--epochs", type=int, help="with either: epochs of the networks (default: as the stage scripts)")
+    parser.add_argument("--jobs", type=int, default=1, help="with either: stage scripts that train at the same time (default %(default)s)")
+    args = parser.parse_args(argv)
+    if args.cross_validate is not None and args.cross_validate < 3:
+        parser.error("--cross-validate needs at least 3 parts")
+    return args
+
+
+def train_missing(args, tasks):
+    """Run the stage scripts for {folder: extra options} where their model is not there yet, `jobs` at a time."""
+    from joblib import Parallel, delayed
+
+    def run(folder, options, stage):
+        made = [name for name in MODEL_FILES if stage in (f"train_{name}.py", "train_ml.py" if not name.startswith("cnn") else "")]
+        if all(os.path.exists(os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json")) for name in made):
+            return
+        command = [sys.executable, stage, "--features", args.features, "--data", args.data, "--models", folder, *options]
+        if stage == "train_ml.py":
+            command += ["--jobs", "1"]
+        elif args.epochs:
+            command += ["--epochs", str(args.epochs)]
+        if stage != "train_ml.py" and args.jobs > 1:
+            command += ["--threads", "1"]
+        print("training:", " ".join(command[1:]), file=sys.stderr, flush=True)
+        log = os.path.join(folder, os.path.splitext(stage)[0] + ".log")
+        os.makedirs(folder, exist_ok=True)
+        with open(log, "w") as output:
+            if subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode:
+                raise ArtifactError(f"{stage} failed; see {log}")
+
+    Parallel(args.jobs, backend="threading")(
+        delayed(run)(folder, options, stage) for stage in STAGES for folder, options in tasks.items())
+
+
+def compare_test_split(args, windows, manifest):
+    ensemble = load_ensemble(args.models)
+    for name, why in ensemble.missing.items():
+        print(f"left out: {why}", file=sys.stderr)
+    refuse_seen_clips(args.models, ensemble.reports)
+    rows = np.flatnonzero(windows.split == "test")
+    probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
+    label, scores = clip_scores(windows, rows, ensemble, probabilities)
+    figures = figures_of(label, scores)
+    milliseconds, sizes = time_models(ensemble, windows, args.data, manifest, rows), file_sizes(args.models, ensemble.names)
+    for name in ensemble.names:
+        figures[name] |= {"ms_per_window": milliseconds[name], "file_mb": sizes[name]}
+    figures[VOTE] |= {"ms_per_window": sum(milliseconds.values()), "file_mb": sum(sizes.values())}
+    header, table = figure_rows(figures)
+    title = f"test split: {len(label)} clips, {label.sum()} of them screams; no group of clips is in training and test"
+    text = f"{title}\n\n" + markdown_table(header, table)
+    print(text)
+    write_csv(os.path.join(args.models, "comparison.csv"), header, table)
+    write_text(os.path.join(args.models, "comparison.md"), f"# Comparison of the models\n\n`python compare_models.py`, {text}")
+    plot_comparison(os.path.join(args.models, "comparison.png"), label, scores, title)
+    print(f"wrote comparison.csv, comparison.md and comparison.png to {args.models}")
+
+
+def transfer(args, windows, manifest):
+    """Train on side A, test on side B, and the other way round."""
+    directions = [("A", "B"), ("B", "A")]
+    folder_of = {(train, seed): os.path.join(args.work, "transfer", f"{train}-seed{seed}") for train, _ in directions for seed in range(args.seeds)}
+    train_missing(args, {folder: ["--sources", *SIDES[train], "--seed", str(seed)] for (train, seed), folder in folder_of.items()})
+    text, drawn = [], {}
+    for train, test in directions:
+        rows = np.flatnonzero(np.isin(windows.source, SIDES[test]))
+        runs, confused = [], None
+        for seed in range(args.seeds):
+            ensemble = load_ensemble(folder_of[train, seed])
+            probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
+            label, scores = clip_scores(windows, rows, ensemble, probabilities)
+            runs.append(figures_of(label, scores))
+            confused = confused or confused_classes(windows, rows, ensemble.combine(probabilities)[0])
+            drawn.setdefault(f"{train} → {test}", (label, scores))
+        median = {name: {key: float(np.median([run[name][key] for run in runs])) for key in TRANSFER_COLUMNS} for name in runs[0]}
+        header, table = figure_rows(median)
+        text.append(
+            f"## Trained on {train}, tested on {test}\n\n{len(label)} clips, {label.sum()} of them screams; "
+            f"{'median of ' + str(args.seeds) + ' seeds' if args.seeds > 1 else 'one seed'}.\n\n{markdown_table(header, table)}\n"
+            f"Most confused by the vote, clips above its 1 % false-positive level (seed 0): "
+            + ", ".join(f"{name} ({above} of {n})" for name, above, n in confused) + ".\n")
+    sides = "\n".join(f"- {side}: {', '.join(names)}" for side, names in SIDES.items())
+    report = (f"# Transfer: whole collections held out\n\n`python compare_models.py --transfer --seeds {args.seeds}`. "
+              f"Clip level, highest window. No clip of a tested collection was used for training, for stopping, or for the "
+              f"operating point.\n\n{sides}\n\n" + "\n".join(text))
+    print(report)
+    write_text(os.path.join(args.models, "transfer.md"), report)
+    plot_transfer(os.path.join(args.models, "transfer.png"), drawn)
+
+
+def cross_validate(args, windows, manifest):
+    """Every clip scored once by models that saw none of its group."""
+    k = args.cross_validate
+    folders = {os.path.join(args.work, f"folds-{k}", str(fold)): ["--folds", str(k), "--fold", str(fold)] for fold in range(k)}
+    train_missing(args, folders)
+    from utils.dataset import choose_split
+
+    per_fold, labels, pooled = [], [], {}
+    for fold, folder in enumerate(folders):
+        rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold) == "test")
+        ensemble = load_ensemble(folder)
+        label, scores = clip_scores(windows, rows, ensemble, score_rows(ensemble, windows, args.data, manifest, rows))
+        per_fold.append(figures_of(label, scores)[VOTE])
+        labels.append(label)
+        for name, (probability, verdict) in scores.items():
+            pooled.setdefault(name, []).append((probability, verdict))
+    label = np.concatenate(labels)
+    scores = {name: tuple(np.concatenate(parts) for parts in zip(*runs)) for name, runs in pooled.items()}
+    header, table = figure_rows(figures_of(label, scores))
+    folds_header, folds_table = figure_rows({f"vote, fold {i}": figures for i, figures in enumerate(per_fold)})
+    report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}`: {len(label)} clips, {label.sum()} of them "
+              f"screams, each scored once by models that saw none of its group; scores of all folds pooled.\n\n"
+              + markdown_table(header, table) + "\n" + markdown_table(folds_header, folds_table))
+    print(report)
+    write_text(os.path.join(args.models, "cross_validation.md"), report)
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    manifest = read_manifest(args.data)
+    windows = read_windows(args.features, manifest)
+    if args.transfer:
+        transfer(args, windows, manifest)
+    if args.cross_validate:
+        cross_validate(args, windows, manifest)
+    if not args.transfer and not args.cross_validate:
+        compare_test_split(args, windows, manifest)
+    return 0
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,181 @@
+"""Six models and their vote side by side: tables and figures from scores on held-out windows."""
+
+import csv
+import os
+import time
+
+import numpy as np
+
+from utils.artifacts import ArtifactError, atomic_path
+from utils.dataset import MEL_NPY, STFT_NPY, read_spectrograms
+from utils.ensemble import MODEL_FILES, MODEL_NAMES
+from utils.evaluation import highest_window, ranking_figures, verdict_figures
+
+VOTE = "vote"
+COLUMNS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "roc_auc": "ROC-AUC", "mcc": "MCC",
+           "average_precision": "AP", "recall_at_1_fpr": "recall at 1 % FP", "recall_at_5_fpr": "recall at 5 % FP",
+           "false_positive_rate": "FP rate", "ms_per_window": "ms/window", "file_mb": "MB"}
+
+
+def score_rows(ensemble, windows, data_dir, manifest, rows, batch=256):
+    """Probabilities [len(rows), n_models] of stored windows, and the seconds each model took."""
+    stft = read_spectrograms(data_dir, STFT_NPY, len(windows), manifest)
+    mel = read_spectrograms(data_dir, MEL_NPY, len(windows), manifest)
+    scored = []
+    for first in range(0, len(rows), batch):
+        part = rows[first : first + batch]
+        scored.append(ensemble.score_described(
+            windows.features[part].astype(np.float32), stft[part].astype(np.float32), mel[part].astype(np.float32)))
+    return np.concatenate(scored)
+
+
+def time_models(ensemble, windows, data_dir, manifest, rows, repeats=5):
+    """Milliseconds per window of each model on its own, the best of several runs over one batch."""
+    stft = read_spectrograms(data_dir, STFT_NPY, len(windows), manifest)[rows[:64]].astype(np.float32)
+    mel = read_spectrograms(data_dir, MEL_NPY, len(windows), manifest)[rows[:64]].astype(np.float32)
+    features = windows.features[rows[:64]].astype(np.float32)
+    milliseconds = {}
+    for name in ensemble.names:
+        alone = ensemble.only(name)
+        seconds = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            alone.score_described(features, stft, mel)
+            seconds.append(time.perf_counter() - began)
+        milliseconds[name] = min(seconds) / len(features) * 1000
+    return milliseconds
+
+
+def clip_scores(windows, rows, ensemble, probabilities):
+    """Clip level: label [n_clips], {model or "vote": (probability [n_clips], verdict [n_clips])}.
+
+    A clip's probability is the highest of its windows. It is called a scream if one window is.
+    """
+    file, label = windows.file[rows], windows.label[rows]
+    scores = {}
+    for column, name in enumerate(ensemble.names):
+        clip_label, highest = highest_window(file, label, probabilities[:, column])
+        scores[name] = highest, highest >= 0.5
+    probability, _, verdict = ensemble.combine(probabilities)
+    clip_label, highest = highest_window(file, label, probability)
+    scores[VOTE] = highest, highest_window(file, label, verdict.astype(float))[1] > 0.5
+    return clip_label, scores
+
+
+def figures_of(label, scores):
+    """{model: all its figures} from clip_scores."""
+    return {name: verdict_figures(label, verdict) | ranking_figures(label, probability)
+            for name, (probability, verdict) in scores.items()}
+
+
+def confused_classes(windows, rows, probability, most=5):
+    """The sound classes with most clips above the 1 % false-positive level: [(class, clips above, clips)]."""
+    names = np.array([f"{s}/{c}" for s, c in zip(windows.source[rows], windows.sound_class[rows])])
+    files, first = np.unique(windows.file[rows], return_index=True)
+    label, highest = highest_window(windows.file[rows], windows.label[rows], probability)
+    others = label == 0
+    above = others & (highest > np.quantile(highest[others], 0.99))
+    clip_class = names[first]
+    counted = [(str(name), int((above & (clip_class == name)).sum()), int((clip_class == name).sum())) for name in np.unique(clip_class[above])]
+    return sorted(counted, key=lambda row: (-row[1], row[0]))[:most]
+
+
+def markdown_table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]) + "\n"
+
+
+def figure_rows(figures):
+    """Rows of text for a table: one per model, the vote last."""
+    keys = [key for key in COLUMNS if any(key in values for values in figures.values())]
+    rows = [[name] + [f"{values[key]:.3f}" if key in values else "" for key in keys] for name, values in figures.items()]
+    return ["model"] + [COLUMNS[key] for key in keys], rows
+
+
+def write_text(path, text):
+    with atomic_path(path) as temporary, open(temporary, "w") as file:
+        file.write(text)
+
+
+def write_csv(path, header, rows):
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def file_sizes(models_dir, names):
+    return {name: os.path.getsize(os.path.join(models_dir, MODEL_FILES[name])) / 1e6 for name in names}
+
+
+def reliability(label, probability, bins=8):
+    """Mean probability and share of screams in bins of probability that hold clips: two arrays."""
+    index = np.minimum((probability * bins).astype(int), bins - 1)
+    used = [i for i in range(bins) if (index == i).any()]
+    return (np.array([probability[index == i].mean() for i in used]), np.array([label[index == i].mean() for i in used]))
+
+
+def plot_comparison(path, label, scores, title):
+    """ROC, precision-recall, reliability and a confusion matrix per model and for the vote, in one figure."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
+
+    figure, axes = plt.subplots(3, 4, figsize=(17, 12), layout="constrained")
+    figure.suptitle(title)
+    roc, recall_axis, calibration, spare = axes[0]
+    for name, (probability, _) in scores.items():
+        style = {"linewidth": 2.5, "color": "black"} if name == VOTE else {"linewidth": 1.2}
+        RocCurveDisplay.from_predictions(label, probability, ax=roc, name=name, curve_kwargs=style)
+        PrecisionRecallDisplay.from_predictions(label, probability, ax=recall_axis, name=name, curve_kwargs=style)
+        calibration.plot(*reliability(label, probability), marker=".", label=name, **style)
+    roc.set(xlim=(0, 0.3), ylim=(0.6, 1.005), title="ROC (left part)", xlabel="false-positive rate", ylabel="recall")
+    recall_axis.set(title="precision and recall", xlabel="recall", ylabel="precision")
+    calibration.plot([0, 1], [0, 1], ":", color="grey")
+    calibration.set(title="reliability: 0.5 is the operating point", xlabel="probability", ylabel="share of screams")
+    for axis in (roc, recall_axis, calibration):
+        axis.legend(fontsize=7)
+    for axis, (name, (_, verdict)) in zip([*axes[1], *axes[2]], scores.items()):
+        draw_confusion(axis, name, np.array(verdict_figures(label, verdict)["confusion_matrix"]))
+    for axis in (spare, axes[2][3]):
+        axis.set_axis_off()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=80)
+    plt.close(figure)
+
+
+def plot_transfer(path, drawn):
+    """ROC curves per direction: {title: (label, scores)}."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from sklearn.metrics import RocCurveDisplay
+
+    figure, axes = plt.subplots(1, len(drawn), figsize=(7 * len(drawn), 6), layout="constrained", squeeze=False)
+    for axis, (title, (label, scores)) in zip(axes[0], drawn.items()):
+        for name, (probability, _) in scores.items():
+            style = {"linewidth": 2.5, "color": "black"} if name == VOTE else {"linewidth": 1.2}
+            RocCurveDisplay.from_predictions(label, probability, ax=axis, name=name, curve_kwargs=style)
+        axis.set(xscale="log", xlim=(1e-3, 1), title=f"trained → tested: {title}", xlabel="false-positive rate", ylabel="recall")
+        axis.legend(fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=90)
+    plt.close(figure)
+
+
+def draw_confusion(axis, name, matrix):
+    import seaborn
+
+    seaborn.heatmap(matrix, annot=True, fmt="d", cbar=False, cmap="Blues", ax=axis,
+                    xticklabels=["non_scream", "scream"], yticklabels=["non_scream", "scream"])
+    axis.set(title=name, xlabel="called", ylabel="true")
+
+
+def refuse_seen_clips(models_dir, reports):
+    """ArtifactError when any of the models was trained on all data: nothing is left to test it on."""
+    seen = [name for name in MODEL_NAMES if reports.get(name, {}).get("training", {}).get("all_data")]
+    if seen:
+        raise ArtifactError(
+            f"{', '.join(seen)} in {models_dir} were trained on all clips, so a test on them would flatter; for honest figures "
+            f"train without --all-data into another folder (--models DIR) and compare with --models DIR")
