@@ -1,6 +1,7 @@
 """Files that one stage writes and the next one reads: written whole or not at all, and checked before use."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import tempfile
 from importlib import metadata
 
 
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)  # full disk, no permission
 PICKLE_LIST = "SHA256SUMS.json"  # in models/: hashes of the pickles that this project made and may unpickle
 
 
@@ -91,3 +93,7 @@ def run_stage(main):
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        sys.exit(f"error: {error.strerror}: {error.filename}" if error.filename else f"error: {error.strerror}")

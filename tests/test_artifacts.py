@@ -1,0 +1,168 @@
+"""A file is written whole or not at all, and what cannot be used is refused in one sentence."""
+
+import errno
+import hashlib
+import json
+import os
+import resource
+import stat
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+from utils.artifacts import (PICKLE_LIST, ArtifactError, AudioError, atomic_path, library_versions, list_pickle, read_json,
+                             sha256_of, write_json)
+
+
+@pytest.fixture
+def old_file(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    return path
+
+
+def test_new_content_replaces_the_old_only_at_the_end(old_file):
+    with atomic_path(old_file) as temporary:
+        with open(temporary, "w") as file:
+            file.write("new")
+        assert os.path.dirname(temporary) == str(old_file.parent)  # the same file system, so that renaming is one step
+        assert temporary.endswith(".csv")
+        assert old_file.read_text() == "old"
+    assert old_file.read_text() == "new"
+    assert os.listdir(old_file.parent) == ["table.csv"]
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError])
+def test_old_file_survives_any_way_out(old_file, error):
+    with pytest.raises(error):
+        with atomic_path(old_file) as temporary:
+            with open(temporary, "w") as file:
+                file.write("half")
+            raise error
+    assert old_file.read_text() == "old"
+    assert os.listdir(old_file.parent) == ["table.csv"]
+
+
+def test_no_file_before_and_none_after_an_error(tmp_path):
+    with pytest.raises(ValueError):
+        with atomic_path(tmp_path / "new.csv"):
+            raise ValueError
+    assert os.listdir(tmp_path) == []
+
+
+def test_old_file_survives_when_content_cannot_be_flushed(old_file, monkeypatch):
+    def no_space(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(old_file, {"a": 1})
+    assert old_file.read_text() == "old"
+    assert os.listdir(old_file.parent) == ["table.csv"]
+
+
+def test_content_is_flushed_before_it_gets_its_name(old_file, monkeypatch):
+    order, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("flush"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda one, other: (order.append("rename"), replace(one, other)))
+    write_json(old_file, {})
+    assert order[:2] == ["flush", "rename"]
+
+
+def test_full_disk_leaves_the_old_file(old_file):
+    """A real refused write: the process may write 4,096 bytes to a file and no more."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        with pytest.raises(OSError):
+            write_json(old_file, list(range(100_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert old_file.read_text() == "old"
+    assert os.listdir(old_file.parent) == ["table.csv"]
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "a.json", {})
+        assert os.umask(mask) == mask  # still what the user set
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(tmp_path / "a.json").st_mode) == mode
+
+
+def test_missing_folder_is_made(tmp_path):
+    write_json(tmp_path / "models" / "new" / "a.json", {"a": [1]})
+    assert read_json(tmp_path / "models" / "new" / "a.json", "it") == {"a": [1]}
+
+
+@pytest.mark.parametrize("content, says", [
+    (None, "is missing: run train_ml.py first"), (b"", "is damaged"), (b'{"a": 1', "is damaged"), (b"\xff\xfe", "is damaged")])
+def test_unreadable_json_names_the_command(tmp_path, content, says):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ArtifactError) as caught:
+        read_json(path, "train_ml.py")
+    assert says in str(caught.value) and "run train_ml.py" in str(caught.value)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_sha256_of(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    content = bytes(range(256)) * 5000
+    (tmp_path / "b").write_bytes(content)
+    assert sha256_of(tmp_path / "b") == hashlib.sha256(content).hexdigest()
+
+
+def test_list_of_pickles_keeps_the_others(tmp_path):
+    list_pickle(tmp_path, "b.pkl", "2")
+    list_pickle(tmp_path, "a.pkl", "1")
+    list_pickle(tmp_path, "b.pkl", "3")
+    assert json.loads((tmp_path / PICKLE_LIST).read_text()) == {"a.pkl": "1", "b.pkl": "3"}
+
+
+def test_library_versions():
+    import numpy
+
+    versions = library_versions("numpy")
+    assert versions["numpy"] == numpy.__version__
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+STAGE = """
+import errno
+from utils.artifacts import *
+def main():
+    {body}
+run_stage(main)
+"""
+
+
+@pytest.mark.parametrize("body, status, stderr", [
+    ("return 0", 0, ""),
+    ("return 1", 1, ""),
+    ("raise ArtifactError('data is missing: run it first')", 1, "error: data is missing: run it first\n"),
+    ("raise AudioError('a.wav: no sound')", 1, "error: a.wav: no sound\n"),
+    ("raise KeyboardInterrupt", 130, "interrupted; nothing half-written is left\n"),
+    ("raise BrokenPipeError", 141, ""),
+    ("raise OSError(errno.ENOSPC, 'No space left on device', 'data/x.npy')", 1, "error: No space left on device: data/x.npy\n"),
+    ("raise OSError(errno.EACCES, 'Permission denied', 'models')", 1, "error: Permission denied: models\n"),
+])
+def test_exit_status_and_one_line_of_a_stage(body, status, stderr):
+    finished = subprocess.run([sys.executable, "-c", STAGE.format(body=body)], cwd=REPOSITORY, text=True, capture_output=True)
+    assert (finished.returncode, finished.stderr) == (status, stderr)
+
+
+def test_bug_in_a_stage_keeps_its_stack_trace():
+    finished = subprocess.run([sys.executable, "-c", STAGE.format(body="return 1 / 0")], cwd=REPOSITORY, text=True, capture_output=True)
+    assert finished.returncode == 1 and "Traceback" in finished.stderr
+
+
+def test_errors_are_told_apart():
+    assert not issubclass(ArtifactError, AudioError) and not issubclass(AudioError, ArtifactError)

@@ -1,0 +1,74 @@
+"""Figures with known answers, from scores made by hand."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from utils.evaluation import clip_figures, highest_window, ranking_figures, recall_at, verdict_figures
+
+
+def test_verdict_figures_of_ten_clips():
+    #        5 others, one called a scream      5 screams, two missed
+    label = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+    verdict = np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 0])
+    figures = verdict_figures(label, verdict)
+    assert figures["confusion_matrix"] == [[4, 1], [2, 3]]  # rows true, columns called: [[tn, fp], [fn, tp]]
+    assert figures["accuracy"] == pytest.approx(7 / 10)
+    assert figures["precision"] == pytest.approx(3 / 4)
+    assert figures["recall"] == pytest.approx(3 / 5)
+    assert figures["f1"] == pytest.approx(2 * 3 / (2 * 3 + 1 + 2))
+    assert figures["false_positive_rate"] == pytest.approx(1 / 5)
+    assert figures["mcc"] == pytest.approx((3 * 4 - 1 * 2) / np.sqrt(4 * 5 * 5 * 6))
+
+
+def test_ranking_figures_of_six_clips():
+    label, score = np.array([1, 0, 1, 0, 0, 1]), np.array([0.9, 0.8, 0.7, 0.3, 0.2, 0.1])
+    figures = ranking_figures(label, score)
+    assert figures["roc_auc"] == pytest.approx((3 + 2 + 0) / 9)
+    assert figures["average_precision"] == pytest.approx((1 / 1 + 2 / 3 + 3 / 6) / 3)
+    assert figures["recall_at_1_fpr"] == pytest.approx(1 / 3)  # only .9 lies above the best of the others
+
+
+def test_recall_at_the_quantile_of_the_others():
+    label = np.repeat([0, 1], [1000, 4])
+    score = np.concatenate([np.arange(1000.0), [2000, 995, 960, 100]])
+    assert recall_at(label, score, 0.01) == pytest.approx(2 / 4)
+    assert recall_at(label, score, 0.05) == pytest.approx(3 / 4)
+    assert recall_at(label, score, 0.5) == pytest.approx(3 / 4)
+    assert recall_at(label, np.zeros(len(label)), 0.01) == 0  # a model that says the same of everything finds nothing
+
+
+def test_perfect_and_inverted_ranking():
+    label, score = np.array([0, 0, 1, 1]), np.array([1.0, 2, 3, 4])
+    assert set(ranking_figures(label, score).values()) == {1.0}
+    assert ranking_figures(label, -score)["roc_auc"] == 0
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_one_class_only(value):
+    label = np.full(5, value)
+    assert ranking_figures(label, np.arange(5.0)) == {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn says that a class is missing, which is the point here
+        figures = verdict_figures(label, label)
+    assert figures["accuracy"] == 1 and np.isfinite(figures["mcc"])
+    assert figures["confusion_matrix"] == ([[5, 0], [0, 0]] if value == 0 else [[0, 0], [0, 5]])
+    assert figures["false_positive_rate"] == 0
+
+
+def test_a_clip_counts_with_its_highest_window():
+    file = np.array(["b", "a", "b", "c", "a"], dtype=object)
+    label, score = highest_window(file, [1, 0, 1, 0, 0], np.array([0.2, -3.0, 0.9, 0.4, -5.0]))
+    assert label.tolist() == [0, 1, 0]
+    assert score.tolist() == [-3.0, 0.9, 0.4]
+
+
+def test_clip_figures_count_clips_and_call_at_one_half():
+    file = np.array(["a", "a", "b", "c", "c", "d"], dtype=object)
+    label = np.array([1, 1, 0, 0, 0, 1])
+    figures = clip_figures(file, label, np.array([0.1, 0.5, 0.4999, 0.2, 0.8, 0.3]))
+    assert (figures["clips"], figures["screams"]) == (4, 2)
+    assert figures["confusion_matrix"] == [[1, 1], [1, 1]]
+    assert figures["roc_auc"] == pytest.approx(1 / 4)
+    assert all(isinstance(v, (float, int, list)) for v in figures.values())  # goes into JSON
