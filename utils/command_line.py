@@ -68,6 +68,8 @@ def build_parser(description, names):
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the networks run (default %(default)s)")
     add("--threads", type=int, metavar="N", help="threads of the networks (default 2; 1 with --jobs)")
     add("--models", default=os.path.join(REPOSITORY, "models"), metavar="DIR", help="folder of the trained models")
+    add("--trust-models", action="store_true", help="also load models that are not on the list of released or own ones; "
+        "a pickle from somebody else can run anything")
     parser.set_defaults(names=tuple(names))
     return parser
 
@@ -194,7 +196,7 @@ def load(args):
     from utils.ensemble import load_ensemble
 
     threads = args.threads or (1 if args.jobs > 1 else min(2, os.cpu_count() or 1))
-    return load_ensemble(args.models, names=args.names, device=args.device, threads=threads)
+    return load_ensemble(args.models, args.names, args.device, threads, args.trust_models)
 
 
 def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
@@ -274,13 +276,14 @@ def output_writers(args, record, picture, ensemble):
 
 
 @functools.cache
-def worker_ensemble(models, names, device, threads):
+def worker_ensemble(**options):
     """The models of a worker process: loaded once for all its files."""
-    return load(argparse.Namespace(models=models, names=names, device=device, threads=threads, jobs=1))
+    return load(argparse.Namespace(**options))
 
 
 def analyse_in_worker(path, args):
-    return analyse(path, args, worker_ensemble(args.models, args.names, args.device, args.threads or 1))
+    options = {name: getattr(args, name) for name in ("models", "names", "device", "threads", "trust_models", "jobs")}
+    return analyse(path, args, worker_ensemble(**options))
 
 
 def analyse_all(paths, args, ensemble):
@@ -300,11 +303,12 @@ def open_journal(args, ensemble, n_inputs):
     if not args.resume and not (args.csv and n_inputs > 1):
         return None
     from utils.artifacts import sha256_of
+    from utils.ensemble import MODEL_FILES
     from utils.journal import Journal
 
-    files = getattr(ensemble, "files", {})  # {name: path of the model}
+    files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
     settings = result_settings(args, ensemble) | {
-        "model_hashes": {name: sha256_of(path) for name, path in files.items()},
+        "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},
         "outputs": [name for name in ("audacity", "raven", "clips", "plot", "explain") if getattr(args, name)],
     }
     return Journal(f"{args.csv}.journal" if args.csv else "scream-scan.journal", settings, resume=args.resume)
