@@ -243,8 +243,10 @@ def test_failing_hanging_and_vanishing_commands_are_reported(tmp_path):
     assert len(reports) == 1 and reports[0].endswith("ended with status 3") and failing.summary() == "commands: 1 run, 1 failed"
 
     hanging = EventCommand(command_of("-c", "import time; time.sleep(60)"), timeout_s=0.2, report=reports.append)
+    began = time.monotonic()
     hanging(EVENT)
     hanging.finish()
+    assert time.monotonic() - began < 10
     assert "took longer than 0.2 s" in reports[1] and not hanging.running
 
     script = tmp_path / "alarm"

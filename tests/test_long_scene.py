@@ -89,6 +89,15 @@ def test_ambience_is_listed_levelled_and_continuous(scene):
         assert -46 < 20 * np.log10(active_rms(samples[part][quiet[part]])) < -31
 
 
+def test_recordings_fade_into_each_other_without_a_jump(tmp_path):
+    time = np.arange(20 * SAMPLE_RATE) / SAMPLE_RATE
+    soundfile.write(tmp_path / "swell.wav", 0.3 * np.sin(2 * np.pi * 0.75 * time), SAMPLE_RATE)  # 15 periods
+    log = []
+    stream = long_scene.endless_ambience([str(tmp_path / "swell.wav")], np.random.default_rng(0), log)
+    joined = np.concatenate([next(stream) for _ in range(6)])[SAMPLE_RATE:]
+    assert np.abs(np.diff(joined)).max() < 3 * 0.04 * 2 * np.pi * 0.75 / SAMPLE_RATE and [e["start_s"] for e in log[:2]] == [0, 19]
+
+
 def test_same_seed_same_scene_other_seed_other_scene(material, tmp_path):
     ambience, screams = long_scene.find_ambience(str(material / "ambience")), [str(material / "0.wav"), str(material / "3.wav")]
     content = []
