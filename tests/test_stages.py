@@ -1,0 +1,185 @@
+"""Every stage as a user runs it: a process each, one after another, from recordings to `main.py --json`.
+
+The data set is tiny and the training short; what is proved is that the stages fit together, not that the models are good.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+
+MODEL_FILES = {"svm": "svm_esc50_pipeline.pkl", "random_forest": "random_forest_esc50_pipeline.pkl",
+               "logistic_regression": "logistic_esc50_pipeline.pkl", "cnn": "cnn_model.pth", "cnn_mel": "cnn_mel_model.pth",
+               "cnn_lstm": "cnn_lstm_model.pth"}
+NETWORKS = ("cnn", "cnn_mel", "cnn_lstm")
+SHORT = ["--epochs", "1", "--steps", "3", "--batch-size", "8", "--device", "cpu", "--threads", "1"]
+
+
+def run(folder, script, *options):
+    """Run a script of the repository in `folder`, where its default paths then lie."""
+    command = [sys.executable, str(REPOSITORY / script), *map(str, options)]
+    return subprocess.run(command, cwd=folder, text=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def run_well(folder, script, *options):
+    finished = run(folder, script, *options)
+    assert finished.returncode == 0, finished.stderr
+    return finished
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_data_set, tmp_path_factory):
+    """A working folder with two collections as their owners ship them, where stage 1 has run with its defaults."""
+    folder = tmp_path_factory.mktemp("work")
+    for layout in ("Converted_Separately", "ESC-50-master"):
+        shutil.copytree(tiny_data_set / layout, folder / layout)
+    (folder / "Converted_Separately/scream/damaged.wav").write_bytes(b"RIFF....WAVEfmt ")
+    finished = run_well(folder, "extract_features.py", "--jobs", "1")
+    assert "40 clips, 40 windows" in finished.stdout and "1 failures" in finished.stdout
+    assert "damaged.wav" in finished.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """The same folder after stage 2, and what each script printed."""
+    printed = {"ml": run_well(folder, "train_ml.py", "--jobs", "1").stdout}
+    for name in NETWORKS:
+        printed[name] = run_well(folder, f"train_{name}.py", *SHORT).stdout
+    return folder, printed
+
+
+def test_stage_1_writes_aligned_artifacts(folder):
+    with open(folder / "audio_features.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40 and {row["split"] for row in rows} == {"train", "validation", "test"}
+    labels = np.load(folder / "data/cnn_labels.npy")
+    assert [int(row["label"] == "scream") for row in rows] == labels.tolist()
+    for name in ("cnn_spectrograms", "cnn_mel_spectrograms"):
+        assert np.load(folder / f"data/{name}.npy", mmap_mode="r").shape == (40, 128, 128)
+    assert not [name for _, _, names in os.walk(folder) for name in names if ".tmp" in name]
+
+
+def test_training_leaves_models_with_their_json(trained):
+    folder, printed = trained
+    for name, model in MODEL_FILES.items():
+        path = folder / "models" / model
+        report = json.loads(path.with_suffix(".json").read_text())
+        assert report["model"] == name and report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        for figure in ("accuracy", "precision", "recall", "f1", "mcc", "roc_auc"):
+            assert -1 <= report["metrics"]["test"][figure] <= 1, (name, figure)
+        assert 0 <= report["metrics"]["test"]["accuracy"] <= 1 and report["versions"]["numpy"] == np.__version__
+        assert path.stat().st_size < 4_000_000
+    assert "confusion matrix" in printed["ml"] and "macro avg" in printed["ml"] and "train-test accuracy gap" in printed["ml"]
+
+
+def test_classical_models_learn_the_tiny_data_set(trained):
+    folder, _ = trained
+    for name in ("svm", "random_forest", "logistic_regression"):
+        report = json.loads((folder / "models" / MODEL_FILES[name]).with_suffix(".json").read_text())
+        assert report["metrics"]["train"]["roc_auc"] > 0.95, name
+
+
+def test_networks_are_plain_state_dicts_with_a_history(trained):
+    folder, _ = trained
+    for name in NETWORKS:
+        weights = torch.load(folder / "models" / MODEL_FILES[name], weights_only=True)
+        assert sum(tensor.numel() for tensor in weights.values()) < 1_000_000
+        assert len(json.loads((folder / f"models/{name}_history.json").read_text())) == 1
+        assert (folder / f"models/{name}_history.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_comparison_names_six_models_and_the_vote(trained):
+    folder, _ = trained
+    finished = run_well(folder, "compare_models.py")
+    with open(folder / "models/comparison.csv", newline="") as file:
+        assert len(list(csv.reader(file))) == 8  # a header, six models, the vote
+    markdown = (folder / "models/comparison.md").read_text()
+    for name in MODEL_FILES:
+        assert name in finished.stdout and name in markdown
+    assert (folder / "models/comparison.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def detected(trained):
+    """What main.py says of two folders and a file that is missing."""
+    folder, _ = trained
+    inputs = ("Converted_Separately/scream", "ESC-50-master/audio", "missing.wav")
+    return run(folder, "main.py", "--models", "models", "--json", "--file", *inputs)
+
+
+def test_main_prints_one_json_object_per_file(folder, detected):
+    finished = detected
+    assert finished.returncode == 1 and "Traceback" not in finished.stderr  # two files cannot be analysed
+    records = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert len(records) == 13 + 16 + 1
+    failed = {record["file"]: record["error"] for record in records if "error" in record}
+    assert set(failed) == {"Converted_Separately/scream/damaged.wav", "missing.wav"}
+    for path, sentence in failed.items():
+        assert sentence in finished.stderr and path in sentence
+    for record in records:
+        if "error" in record:
+            continue
+        assert os.path.isfile(folder / record["file"])
+        assert list(record["models"]) == list(MODEL_FILES)
+        assert record["verdict"] == ("scream" if record["events"] else "non_scream")
+        assert 0 <= record["probability"] <= 1 and 0 <= record["votes"] <= 6
+        assert record["votes"] == sum(model["verdict"] == "scream" for model in record["models"].values())
+        for model in record["models"].values():
+            assert model["verdict"] == ("scream" if model["probability"] >= 0.5 else "non_scream")
+        for event in record["events"]:
+            assert 0 <= event["start_s"] < event["end_s"] <= record["duration_s"] + 0.001
+            assert 0 <= event["probability"] <= 1 and 0 <= event["votes"] <= 6
+
+
+@pytest.mark.parametrize("script, name", [("inference_svm.py", "svm"), ("inference_cnn.py", "cnn")])
+def test_one_model_alone_agrees_with_main(folder, detected, script, name):
+    path = "Converted_Separately/scream/30.wav"
+    together = next(record for record in map(json.loads, detected.stdout.splitlines()) if record["file"] == path)
+    alone = json.loads(run_well(folder, script, "--models", "models", "--json", "--file", path).stdout)
+    assert list(alone["models"]) == [name]
+    assert alone["models"][name]["probability"] == pytest.approx(together["models"][name]["probability"], abs=1e-5)
+
+
+@pytest.mark.parametrize("script", ["train_ml.py", "compare_models.py", "extract_features.py"])
+def test_stage_without_its_input_says_what_to_do(tmp_path, script):
+    finished = run(tmp_path, script)
+    assert finished.returncode == 1 and finished.stderr.count("\n") == 1, finished.stderr
+    assert finished.stderr.startswith("error: ")
+    assert "extract_features.py" in finished.stderr or "--audio" in finished.stderr
+    assert not list(tmp_path.rglob("*.p*"))
+
+
+def test_stage_refuses_artifacts_of_other_settings(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("Converted*", "ESC*", "models"))
+    manifest = json.loads((copy / "data/manifest.json").read_text())
+    manifest["settings"]["hop"] = 256
+    (copy / "data/manifest.json").write_text(json.dumps(manifest))
+    finished = run(copy, "train_cnn.py")
+    assert finished.returncode == 1
+    assert finished.stderr == "error: data was made with other signal settings: run python extract_features.py again\n"
+
+
+@pytest.mark.parametrize("scripts, unwanted", [
+    ("train_ml, train_cnn, train_cnn_mel, train_cnn_lstm", "librosa soundfile soxr audioread"),  # they read artifacts only
+    ("main, inference_svm, inference_cnn", "librosa pandas matplotlib seaborn torchaudio torch sklearn"),  # they start at once
+])
+def test_scripts_do_not_import_what_they_do_not_need(scripts, unwanted):
+    code = f"import sys, {scripts}; print(*set(sys.modules) & set({unwanted.split()!r}))"
+    finished = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True)
+    assert finished.returncode == 0 and finished.stdout.strip() == "", finished.stderr
+
+
+@pytest.mark.slow
+def test_stage_1_gives_the_same_bytes_twice(folder, tmp_path):
+    run_well(folder, "extract_features.py", "--jobs", "2", "--csv", tmp_path / "audio_features.csv", "--data", tmp_path / "data")
+    for name in ("audio_features.csv", "data/cnn_spectrograms.npy", "data/augmented_features.csv"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
