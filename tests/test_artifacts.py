@@ -160,7 +160,8 @@ def test_exit_status_and_one_line_of_a_stage(body, status, stderr):
 
 
 def test_bug_in_a_stage_keeps_its_stack_trace():
-    finished = subprocess.run([sys.executable, "-c", STAGE.format(body="return 1 / 0")], cwd=REPOSITORY, text=True, capture_output=True)
+    code = STAGE.format(body="return 1 / 0")
+    finished = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True)
     assert finished.returncode == 1 and "Traceback" in finished.stderr
 
 

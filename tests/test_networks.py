@@ -21,8 +21,11 @@ def one_thread():
 def network_of(name, seed=0):
     torch.manual_seed(seed)
     network = build_network(name)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
     network.train()
-    network(random_spectrograms(8, seed=1))  # batch statistics that are not those of a new network
+    network(random_spectrograms(8, seed=1))  # takes on the statistics of a batch, as after training
     return network.eval()
 
 
@@ -59,7 +62,7 @@ def test_a_logit_does_not_depend_on_the_other_windows(name):
         together = network(windows)
         alone = torch.cat([network(window[None]) for window in windows])
         beside_extremes = network(torch.cat([windows[:1], torch.full((5, 128, 128), 50.0)]))[0]
-    assert together.std() > 1e-3  # they do tell windows apart
+    assert together.std() > 1e-2  # they do tell windows apart
     assert torch.allclose(together, alone, atol=1e-5)
     assert torch.allclose(together[0], beside_extremes, atol=1e-5)
 

@@ -86,7 +86,7 @@ def reverberate(power):
     fall = -6 * math.log(10) * HOP / SAMPLE_RATE / uniform(n, 0.2, 1.2, power)  # log of the power kept per frame
     frame = torch.arange(n_frames, device=power.device)
     age = frame[None, :] - frame[:, None]  # [from, to]
-    tail = torch.exp(fall * age.clamp(min=0)) * (age > 0) * -torch.expm1(fall)  # [n, from, to], sums to 1
+    tail = torch.exp(fall * age.clamp(min=0)) * (age > 0) * torch.expm1(-fall)  # [n, from, to], sums to 1 over later frames
     return power + uniform(n, 0.1, 1.5, power) * torch.bmm(power, tail)
 
 
