@@ -16,6 +16,7 @@ import soxr
 from utils.artifacts import AudioError
 from utils.signal_settings import MAX_GAIN, QUIET_PEAK, SAMPLE_RATE, TRIM_DB, WINDOW, WINDOW_HOP, WINDOW_S  # noqa: F401
 
+MIN_PERIOD = SAMPLE_RATE // 2  # samples; a shorter piece is not repeated faster than this
 MAX_CHANNELS = 64
 MAX_BLOCK = 4_000_000  # samples of all channels decoded at once
 MAX_SAMPLE = 1e6  # full scale is 1; some float files go to 32,768
@@ -238,7 +239,10 @@ def read_audio(path):
 
 
 def clean_window(samples):
-    """NaN and Inf to 0, DC offset out, peak to 1 with a gain of at most 40 dB, zero-padded at the end.
+    """NaN and Inf to 0, DC offset out, peak to 1 with a gain of at most 40 dB, a short piece repeated to fill the window.
+
+    Repeated rather than followed by silence, because the share of silence in a window would tell clip lengths, and so
+    collections, apart. A piece under half a second is first extended by silence, so that a click stays a click.
 
     samples: real [n <= 65,024] at 22,050 Hz. Returns float32 [65,024] in [-1, 1], or None if the window is too
     quiet to hold anything (peak below -72 dBFS). Raises ValueError for another shape.
@@ -254,9 +258,10 @@ def clean_window(samples):
     peak = max(float(samples.max()), -float(samples.min()))
     if peak < QUIET_PEAK:
         return None
-    window = np.zeros(WINDOW, np.float32)
-    np.divide(samples, np.float32(max(peak, 1 / MAX_GAIN)), out=window[: len(samples)])
-    return window
+    samples /= np.float32(max(peak, 1 / MAX_GAIN))
+    if len(samples) < MIN_PERIOD:
+        samples = np.pad(samples, (0, MIN_PERIOD - len(samples)))
+    return samples if len(samples) == WINDOW else np.resize(samples, WINDOW)
 
 
 def check_hop(hop):

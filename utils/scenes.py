@@ -91,22 +91,23 @@ def coloured_noise(length, rng, slope_db_per_octave=-3.0):
 
 
 def random_scene(clip, background, rng):
-    """One training scene of exactly one window: `clip` somewhere in `background`, with random recording conditions.
+    """One training scene of exactly one window: `clip` in `background`, with random recording conditions.
 
-    clip, background: float32 samples at 22,050 Hz. Returns float32 [65,024].
+    clip, background: float32 samples at 22,050 Hz; a clip shorter than the window is repeated, as clean_window does.
+    Returns float32 [65,024]. The conditions are mild: half of the scenes have another sound in them, 0 to 30 dB below.
     """
     if rng.random() < 0.5:
         clip = change_speed(clip, 2 ** rng.uniform(-0.25, 0.25))
-    scene = place(clip, WINDOW, rng)
-    if rng.random() < 0.3:
+    scene = loop_to(clip, WINDOW, rng) if len(clip) > WINDOW else np.resize(clip, WINDOW)
+    if rng.random() < 0.2:
         scene = reverberate(scene, rng.uniform(0.2, 1.2), rng.uniform(0.1, 1.5), rng)
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         scene = random_equaliser(scene, rng)
-    if rng.random() < 0.7:
-        scene = mix(scene, loop_to(background, WINDOW, rng), rng.uniform(-5, 30))
+    if rng.random() < 0.5:
+        scene = mix(scene, loop_to(background, WINDOW, rng), rng.uniform(0, 30))
     if rng.random() < 0.3:
         scene = mix(scene, coloured_noise(WINDOW, rng, rng.uniform(-6, 0)), rng.uniform(10, 40))
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         scene = limit_band(scene, rng.choice([4000, 5500, 8000]))
     if rng.random() < 0.1:
         peak = np.abs(scene).max()
