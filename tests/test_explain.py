@@ -43,8 +43,8 @@ def training_features(tone_window):
 
 def ensemble_of(classical=None, networks=None):
     classical, networks = classical or {}, networks or {}
-    calibrations = {name: {"threshold": 0.0, "slope": 1.0} for name in [*classical, *networks]}
-    return Ensemble(classical, networks, calibrations, {}, "cpu")
+    reports = {name: {"calibration": {"threshold": 0.0, "slope": 1.0}} for name in [*classical, *networks]}
+    return Ensemble(classical, networks, reports, {}, "cpu")
 
 
 @pytest.fixture(scope="module")
