@@ -107,10 +107,11 @@ def test_votes_are_drawn_below(recording, drawn):
     numbers = [text.get_text() for text in rows.texts]
     assert numbers[:4] == ["0.90", "0.80", "0.10", "0.60"]  # the first window, from the bottom row up
     assert len(rows.lines) >= 2 and rows.get_xlim() == (100, 106)  # an event; times go on from --start
-    assert rows.lines[0].get_xdata()[0] >= 100
+    assert rows.lines[0].get_xdata()[0] >= 100 and rows.collections[0].get_coordinates()[..., 0].min() == 100
     assert "2 of 3 votes" in drawn[0].axes[0].get_title()
 
 
+@pytest.mark.filterwarnings("error:n_fft")
 @pytest.mark.parametrize("samples, ensemble", [(np.zeros(30_000), None), (np.zeros(30_000), ThreeModels()), (np.zeros(5), None),
                                                (np.ones(700) * 0.1, ThreeModels())])
 def test_silence_and_very_short_recordings_have_a_picture(tmp_path, samples, ensemble):
@@ -164,6 +165,7 @@ def test_data_set_pictures_and_statistics(tiny_artifacts, tmp_path, capsys, monk
     assert statistics.loc["mfcc2_std", "non_scream_50%"] == pytest.approx(others["mfcc2_std"].median(), rel=1e-4)
     better = (screams["rms_std"].to_numpy()[:, None] > others["rms_std"].to_numpy()).mean()
     assert statistics.loc["rms_std", "roc_auc_alone"] == pytest.approx(better, abs=1e-4)
+    assert features.axes[titles.index("rms_std")].get_title() == f"rms_std\nAUC {better:.2f}"
 
 
 def test_table_of_one_label_is_one_sentence(tiny_artifacts, tmp_path):
