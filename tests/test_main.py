@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -19,7 +20,7 @@ from stand_in import StandIn
 from test_scan import scene
 
 import main as main_script
-from utils.audio import SAMPLE_RATE
+from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
 from utils.command_line import run, timeline
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -339,6 +340,25 @@ def test_a_killed_run_is_continued(tmp_path, table):
     assert 3 <= n_done < 8
     if table:
         assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_pipe_in_real_time(tmp_path):
+    """Events are printed while the pipe is still open, at most a window and a hop after the sound's end; Ctrl-C ends."""
+    script = SLOW_STAND_IN.format(folder=str(REPOSITORY / "tests"), repository=str(REPOSITORY)).replace(
+        "sys.exit(run(", "from utils.artifacts import run_stage\nrun_stage(lambda: run(")
+    process = subprocess.Popen([sys.executable, "-c", script, "--json", "--file", "-", "--raw-rate", str(SAMPLE_RATE)],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=False)
+    samples = (scene(20, [(2.0, 1.0)]) * 32767).astype("<i2")
+    process.stdin.write(samples[: round((3.0 + WINDOW_S + WINDOW_HOP / SAMPLE_RATE) * SAMPLE_RATE)].tobytes())
+    process.stdin.flush()
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    event = json.loads(process.stdout.readline())  # empty, after a minute, if the event needs more sound
+    watchdog.cancel()
+    assert event["start_s"] == pytest.approx(2.0, abs=0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130 and out == b"" and len(err.splitlines()) == 1
 
 
 class FakeMicrophone:

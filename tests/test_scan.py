@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import struct
+import time
 import tracemalloc
 
 import numpy as np
@@ -13,7 +14,7 @@ import soundfile
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, read_audio, read_blocks
 from stand_in import StandIn
 from utils.events import EventSettings
-from utils.pipe import read_stream
+from utils.pipe import ReadAhead, read_stream
 from utils.scan import loud_part, scan, score_windows
 
 
@@ -132,6 +133,36 @@ def test_block_size_changes_nothing(size):
 def test_batch_size_changes_nothing():
     sound = scene(40, [(5.0, 1.0), (15.0, 3.0)])
     assert scan([sound], StandIn(), batch=1) == scan([sound], StandIn(), batch=32) == scan([sound], StandIn(), batch=7)
+
+
+def test_a_window_is_not_kept_waiting_and_a_full_pipe_is_scored_in_batches():
+    sound, sizes = scene(60, [(5.0, 1.0)]), []
+
+    class Recorder(StandIn):
+        def score(self, windows):
+            sizes.append(len(windows))
+            return super().score(windows)
+
+    expected = scan([sound], StandIn())
+    assert scan(cut(sound, 2205), Recorder(), must_wait=lambda: True) == expected
+    assert set(sizes) == {1}
+    sizes.clear()
+    arriving = ReadAhead(cut(sound, 2205))
+    assert scan(slowly(arriving), Recorder(), must_wait=lambda: arriving.n_waiting < WINDOW_HOP) == expected
+    assert max(sizes) > 4
+
+
+def slowly(blocks):
+    """Let the reading thread get ahead."""
+    for index, block in enumerate(blocks):
+        if index % 100 == 0:
+            time.sleep(0.1)
+        yield block
+
+
+def test_an_error_while_reading_ahead_arrives():
+    with pytest.raises(AudioError, match="not a WAV stream"):
+        list(ReadAhead(read_stream(io.BytesIO(b"this is no sound"))))
 
 
 WAV_KINDS = [("PCM_16", 1, 16), ("PCM_24", 1, 24), ("PCM_32", 1, 32), ("PCM_U8", 1, 8), ("FLOAT", 3, 32), ("DOUBLE", 3, 64)]

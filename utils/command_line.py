@@ -166,7 +166,8 @@ def open_blocks(path, args):
     if path == "-":
         from utils.pipe import read_stream
 
-        return read_stream(sys.stdin.buffer, args.raw_rate, args.raw_channels or 1)
+        stream = sys.stdin.buffer  # unbuffered: a thread that waits in a buffered read would break Ctrl-C
+        return read_stream(getattr(stream, "raw", stream), args.raw_rate, args.raw_channels or 1)
     from utils.audio import read_blocks
 
     return read_blocks(path)
@@ -208,7 +209,15 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
     from utils.audio import AudioError
     from utils.scan import BATCH, scan
 
-    blocks = open_blocks(path, args)
+    blocks, hop, must_wait = open_blocks(path, args), hop_samples(args), None
+    if path == "-":
+        from utils.pipe import ReadAhead
+
+        blocks = arriving = ReadAhead(blocks)
+
+        def must_wait():
+            return arriving.n_waiting < hop
+
     if progress:
         blocks = watch_progress(blocks, path)
     picture = Picture(args, ensemble) if args.plot else None
@@ -220,8 +229,8 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
             poll()
 
     try:
-        record = scan(picture.watch(blocks) if picture else blocks, ensemble, args.settings, hop_samples(args),
-                      1 if path == "-" else BATCH, path, on_event, on_window)
+        record = scan(picture.watch(blocks) if picture else blocks, ensemble, args.settings, hop, BATCH, path,
+                      on_event, on_window, must_wait)
     except AudioError as error:
         return {"file": path, "error": str(error)}, [str(error)]
     except (BrokenPipeError, ArtifactError):  # not about this recording

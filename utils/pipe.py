@@ -1,6 +1,8 @@
 """Audio that arrives on a pipe: WAV or raw samples, decoded exactly as the same file would be."""
 
+import queue
 import struct
+import threading
 
 import numpy as np
 
@@ -11,6 +13,7 @@ WAV_CODINGS = {  # (format tag, bits per sample) -> (numpy type, offset, full sc
     (3, 32): ("<f4", 0, 1.0), (3, 64): ("<f8", 0, 1.0),
 }
 STREAM_NAME = "standard input"
+AHEAD_BLOCKS = 200  # blocks read ahead of the scoring at most: 20 s of a single channel
 
 
 def read_exactly(stream, n_bytes):
@@ -105,3 +108,36 @@ def read_stream(stream, raw_rate=None, raw_channels=1):
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"{STREAM_NAME}: {channels} channels are not plausible")
     yield from resample_blocks(stream_samples(stream, (tag, bits), channels, rate, n_bytes), rate)
+
+
+class ReadAhead:
+    """Iterates over blocks that a thread of its own reads, and knows how much sound is there without waiting.
+
+    A pipe in real time is then scored window by window, a pipe that delivers faster in batches.
+    """
+
+    def __init__(self, blocks):
+        self.blocks, self.queue = blocks, queue.Queue(AHEAD_BLOCKS)
+        self.n_read = self.n_given = 0  # samples; each written by one thread only
+
+    @property
+    def n_waiting(self):
+        """Samples that can be had at once."""
+        return self.n_read - self.n_given
+
+    def read(self):
+        try:
+            for block in self.blocks:
+                self.queue.put(block)
+                self.n_read += len(block)
+            self.queue.put(None)
+        except BaseException as error:  # the reader of the blocks shall see it
+            self.queue.put(error)
+
+    def __iter__(self):
+        threading.Thread(target=self.read, daemon=True).start()
+        while (block := self.queue.get()) is not None:
+            if isinstance(block, BaseException):
+                raise block
+            self.n_given += len(block)
+            yield block

@@ -11,7 +11,7 @@ import numpy as np
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
 from utils.events import DEFAULT_SETTINGS, EventDetector
 
-BATCH = 32  # windows scored together; 1 where an answer must not wait
+BATCH = 32  # windows scored together at most
 LEVEL_FRAME = 512  # samples: 23 ms, the grain of an event's limits
 SCREAM_BAND = (700, 6000)  # Hz: where screams are loud and rumble, wind and hum are not
 CLEAR_DB = 4.0  # the loud part must stand out this much, or the limits stay those of the window's core
@@ -54,11 +54,12 @@ def loud_part(samples):
     return float(above[0]) * LEVEL_FRAME / SAMPLE_RATE, min(int(above[-1] + 1) * LEVEL_FRAME, len(samples)) / SAMPLE_RATE
 
 
-def score_windows(blocks, ensemble, hop=WINDOW_HOP, batch=BATCH):
+def score_windows(blocks, ensemble, hop=WINDOW_HOP, batch=BATCH, must_wait=None):
     """Yield a ScoredWindow for each window of a recording.
 
     blocks: iterable of float32 arrays, mono at 22,050 Hz, of any size. ensemble: names, score and combine as in
-    utils.ensemble. hop: samples between window starts. Windows too quiet to hold anything get probability 0 unscored.
+    utils.ensemble. hop: samples between window starts. batch: windows scored together; fewer if must_wait() says that
+    the next window is not there yet. Windows too quiet to hold anything get probability 0 unscored.
     """
     ended = False
 
@@ -70,7 +71,7 @@ def score_windows(blocks, ensemble, hop=WINDOW_HOP, batch=BATCH):
     waiting = []
     for start, samples in cut_windows(watched(), hop):
         waiting.append((start, samples, ended))
-        if len(waiting) >= batch:
+        if len(waiting) >= batch or (must_wait and must_wait()):
             yield from score_batch(waiting, ensemble, hop)
             waiting = []
     if waiting:
@@ -103,10 +104,12 @@ def rounded(event):
             "probability": round(event["probability"], 6), "votes": event["votes"]}
 
 
-def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATCH, file="-", on_event=None, on_window=None):
+def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATCH, file="-", on_event=None, on_window=None,
+         must_wait=None):
     """Analyse a recording and return its record, a dict that json can write.
 
-    blocks: iterable of float32 arrays, mono at 22,050 Hz, of any size; the result does not depend on their size.
+    blocks: iterable of float32 arrays, mono at 22,050 Hz, of any size; the result depends neither on their size nor on
+    how many windows are scored together (batch, must_wait: see score_windows).
     on_event(event) is called as soon as an event has ended, on_window(ScoredWindow) after each window.
     The record holds file, duration_s, verdict, probability (the highest of all windows), votes and models (those of
     that window) and events. Raises AudioError when the blocks do.
@@ -126,7 +129,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
             if on_event:
                 on_event(events[-1])
 
-    for window in score_windows(counted(), ensemble, hop, batch):
+    for window in score_windows(counted(), ensemble, hop, batch, must_wait):
         fires = settings.fires(window.votes, window.probability, window.verdict)
         limits = window.loud if fires or window.probability >= settings.exit_threshold else window.core
         keep(detector.add(*limits, window.votes, window.probability, window.verdict))
