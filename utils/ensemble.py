@@ -1,12 +1,13 @@
 """Load the six models safely, score windows with them, and let them vote."""
 
+import hashlib
 import io
 import os
 from importlib import metadata
 
 import numpy as np
 
-from utils.artifacts import PICKLE_LIST, ArtifactError, read_json, sha256_of
+from utils.artifacts import PICKLE_LIST, ArtifactError, read_json
 from utils.calibration import probability_of
 from utils.features import SIGNAL_SETTINGS, describe_windows
 
@@ -33,43 +34,52 @@ def classical_score(pipeline, features):
 
 
 def read_verified(models_dir, name):
-    """Bytes and JSON of a model whose hash is what its JSON says. Raises ArtifactError."""
+    """(path, bytes, JSON) of a model whose bytes have the hash that its JSON says. Raises ArtifactError."""
     path = os.path.join(models_dir, MODEL_FILES[name])
-    command = training_command(name)
-    report = read_json(os.path.splitext(path)[0] + ".json", command)
+    json_path, command = os.path.splitext(path)[0] + ".json", training_command(name)
+    report = read_json(json_path, command)
     if not os.path.isfile(path):
         raise ArtifactError(f"{path} is missing: run {command} first")
-    if sha256_of(path) != report.get("sha256"):
+    if not isinstance(report, dict) or not {"model", "sha256", "settings", "calibration", "versions"} <= report.keys():
+        raise ArtifactError(f"{json_path} does not describe a model: run {command} again")
+    with open(path, "rb") as file:
+        content = file.read()  # once: what is checked is what is loaded
+    if hashlib.sha256(content).hexdigest() != report["sha256"] or report["model"] != name:
         raise ArtifactError(f"{path} is not the file that its JSON describes (tampered with, truncated or swapped): run {command} again")
-    if report.get("settings", {}).get("signal") != SIGNAL_SETTINGS:
+    if report["settings"].get("signal") != SIGNAL_SETTINGS:
         raise ArtifactError(f"{path} was trained with other signal settings: run {command} again")
-    return path, report
+    return path, content, report
 
 
 def load_classical(models_dir, name, trust_unlisted):
     """A scikit-learn pipeline, unpickled only if its hash is listed and the scikit-learn version fits."""
     import joblib
 
-    path, report = read_verified(models_dir, name)
-    listed = read_json(os.path.join(models_dir, PICKLE_LIST), "python train_ml.py")
+    path, content, report = read_verified(models_dir, name)
+    list_path = os.path.join(models_dir, PICKLE_LIST)
+    listed = read_json(list_path, "python train_ml.py") if os.path.exists(list_path) else {}
     if listed.get(MODEL_FILES[name]) != report["sha256"] and not trust_unlisted:
         raise ArtifactError(f"{path} is not listed in {PICKLE_LIST}; unpickling it could run anything, so it is refused (--trust-models accepts it)")
-    made_with, installed = report["versions"]["scikit-learn"], metadata.version("scikit-learn")
+    made_with, installed = report["versions"].get("scikit-learn"), metadata.version("scikit-learn")
     if made_with != installed:
         raise ArtifactError(f"{path} was made with scikit-learn {made_with}, installed is {installed}: install that version or run python train_ml.py")
-    with open(path, "rb") as file:
-        content = file.read()
     return joblib.load(io.BytesIO(content)), report
 
 
 def load_network(models_dir, name, device):
+    """A network in evaluation mode; only plain weights are read, and they must fit it."""
+    import pickle
+
     import torch
 
     from utils.networks import build_network
 
-    path, report = read_verified(models_dir, name)
+    path, content, report = read_verified(models_dir, name)
     network = build_network(name)
-    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    try:
+        network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True, map_location="cpu"))
+    except (RuntimeError, TypeError, ValueError, pickle.UnpicklingError, EOFError):
+        raise ArtifactError(f"{path} does not hold the weights of this network: run {training_command(name)} again") from None
     return network.eval().to(device, memory_format=torch.channels_last), report
 
 
