@@ -84,6 +84,7 @@ def test_picture_has_a_curve_per_model_and_shades_the_events(tmp_path):
     for axes in (above, below, strip):
         [shade] = axes.patches
         assert (shade.get_x(), shade.get_x() + shade.get_width()) == (1.5, 3.25)
+    assert [tick.get_text() for tick in strip.get_xticklabels()][1:4] == ["0:00", "0:01", "0:02"]
     assert "night.wav" in above.get_title() and above.get_title().endswith("1 event")
 
 

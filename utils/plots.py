@@ -18,6 +18,7 @@ FRAMES_PER_COLUMN = 16  # at most: a column of a long recording is the mean of s
 MAX_POINTS = 1500  # of a probability curve; more windows are drawn as the maximum of neighbours
 MODEL_COLOURS = ("#1f77b4", "#17becf", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")  # no red: that is for events
 EVENT_COLOUR = "#d62728"
+TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400)
 FREQUENCY_TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 
 
@@ -137,7 +138,7 @@ def plot_recording(path, overview, windows, model_names, record, threshold=None)
 
 def draw_recording(overview, windows, model_names, record, threshold=None):
     """The picture as a matplotlib figure of three axes: spectrogram, probabilities, votes. Arguments as plot_recording."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
     duration_s = max(overview.duration_s, 1e-3)
     figure = empty_figure(12, 6.5)
@@ -166,5 +167,6 @@ def draw_recording(overview, windows, model_names, record, threshold=None):
     below.set(ylim=(-0.02, 1.08), ylabel="probability")
     strip.set(ylim=(-0.3, len(model_names) + 0.3), ylabel="votes", xlabel="time", xlim=(0, duration_s))
     strip.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    strip.xaxis.set_major_locator(MultipleLocator(next((step for step in TICK_STEPS_S if duration_s <= 10 * step), 86_400)))
     strip.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
     return figure
