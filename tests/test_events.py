@@ -120,6 +120,23 @@ def test_min_votes():
     check("ooAAaa", "  <==>", min_votes=2, threshold=0.8, max_gap=0)
 
 
+def limits(*windows, **settings):
+    """Events of firing windows (start_s, end_s), or (start_s, end_s, probability) of others, as [(start_s, end_s)]."""
+    detector = EventDetector(EventSettings(**settings))
+    events = [detector.add(start, end, 6, *(rest or (0.9,)), verdict=not rest) for start, end, *rest in windows]
+    return [(event["start_s"], event["end_s"]) for event in [*events, detector.finish(100)] if event]
+
+
+def test_firing_windows_whose_sounds_lie_apart_are_two_events():
+    assert limits((1.0, 1.5), (3.0, 3.5), max_gap=1) == [(1.0, 1.5), (3.0, 3.5)]
+    assert limits((1.0, 1.5), (2.0, 3.5), max_gap=1) == [(1.0, 3.5)]
+
+
+def test_an_event_never_reaches_back_into_the_last_one():
+    assert limits((1.0, 4.0), (4.0, 6.0, 0.0), (3.5, 5.0), max_gap=1) == [(1.0, 4.0), (4.0, 5.0)]
+    assert limits((1.0, 4.0), (4.0, 6.0, 0.0), (3.0, 3.9), max_gap=1) == [(1.0, 4.0)]
+
+
 def test_event_reports_highest_probability_and_votes():
     assert run(".aAao.", max_gap=0) == [{"start_s": 1, "end_s": 5, "probability": 0.9, "votes": 6}]
 

@@ -71,6 +71,14 @@ def test_nothing_to_hear():
         assert {vote["verdict"] for vote in record["models"].values()} == {"non_scream"}
 
 
+def test_silence_before_and_after_a_scream():
+    silence, ensemble = np.zeros(10 * SAMPLE_RATE, np.float32), StandIn()
+    record = scan([silence, scene(6, [(3.0, 1.0)]), silence], ensemble)
+    (event,) = record["events"]
+    assert event["start_s"] == pytest.approx(13, abs=0.2) and event["votes"] == record["votes"] == 6
+    assert 0 < ensemble.n_scored < 10
+
+
 def test_record_shows_the_strongest_window():
     windows = []
     record = scan([scene(30, [(11.0, 2.0)])], StandIn(), on_window=windows.append)
@@ -173,7 +181,9 @@ WAV_KINDS = [("PCM_16", 1, 16), ("PCM_24", 1, 24), ("PCM_32", 1, 32), ("PCM_U8",
 def test_pipe_equals_file(tmp_path, subtype, tag, bits, channels, rate):
     rng = np.random.default_rng(3)
     path = tmp_path / "recording.wav"
-    soundfile.write(path, rng.uniform(-0.9, 0.9, (round(2.3 * rate), channels)), rate, subtype=subtype)
+    sound = rng.uniform(-0.9, 0.9, (round(2.3 * rate), channels))
+    sound[rate // 4 : rate // 2, 1::2] = -sound[rate // 4 : rate // 2, 0 : channels - 1 : 2]  # channels cancel for a while
+    soundfile.write(path, sound, rate, subtype=subtype)
     expected = read_audio(path)
     whole = path.read_bytes()
     np.testing.assert_array_equal(np.concatenate(list(read_stream(io.BytesIO(whole)))), expected)

@@ -71,7 +71,7 @@ class EventDetector:
             self.event["probability"] = max(self.event["probability"], probability)
             self.event["votes"] = max(self.event["votes"], votes)
         elif fires and end_s > self.closed_until:
-            self.event = {"start_s": max(start_s, self.closed_until), "end_s": end_s, "probability": probability, "votes": votes}
+            self.event = {"start_s": start_s, "end_s": end_s, "probability": probability, "votes": votes}
         elif self.event and end_s - self.event["end_s"] > max_gap:
             ended = self._close(self.event["end_s"] + settings.padding)
         return ended
