@@ -281,7 +281,7 @@ def output_writers(args, record, picture, ensemble):
     if args.explain:
         from utils.explain import explain_recording
 
-        yield lambda: explain_recording(record, ensemble, args.explain)
+        yield lambda: explain_recording(record, ensemble, args.explain, hop_samples(args))
 
 
 @functools.cache
