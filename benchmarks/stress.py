@@ -1,0 +1,145 @@
+"""Stress curves: how recall and false positives change with noise, band limit, reverberation, level and MP3.
+
+    python benchmarks/stress.py --ambience DIR [--models DIR] [--others 150]
+
+Takes the clips of the test split (audio_features.csv), changes the sound, and asks the models. DIR holds long recordings
+without screams, among them one file each whose name contains cafe, busy-street, light-rain and crowd. Writes
+benchmarks/stress.md and benchmarks/stress.png. Use models that have not seen the test split (not the release weights).
+"""
+
+import argparse
+import io
+import os
+import sys
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from utils import scenes
+from utils.artifacts import ArtifactError, atomic_path, run_stage
+from utils.audio import clean_window, cut_windows, read_audio
+from utils.comparison import markdown_table, refuse_seen_clips, write_text
+from utils.dataset import FEATURES_CSV, audio_files, read_windows
+from utils.ensemble import load_ensemble
+from utils.signal_settings import SAMPLE_RATE
+
+BACKGROUNDS = {"café": "cafe", "street": "busy-street", "rain": "light-rain", "babble": "crowd"}
+SNRS_DB = (20, 10, 5, 0, -5)
+
+
+def mp3(samples, compression):
+    """Through an MP3 file and back; compression 0 to 1, 1 is the lowest bit rate."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III", compression_level=compression,
+                    bitrate_mode="CONSTANT")
+    file.seek(0)
+    return soundfile.read(file, dtype="float32")[0][: len(samples)]
+
+
+def level(samples, dbfs):
+    """Scale so that the peak lies at `dbfs`, then keep 16 bits as a recorder does."""
+    peak = float(np.abs(samples).max())
+    return np.round(samples / max(peak, 1e-9) * 10 ** (dbfs / 20) * 32767) / np.float32(32767)
+
+
+def conditions(ambience):
+    """{group: {name: change(samples, rng) -> samples}}; the first one is the untouched clip."""
+    changes = {"clean": {"clean": lambda samples, rng: samples}}
+    for name, background in ambience.items():
+        changes[f"noise: {name}"] = {f"{snr} dB": lambda samples, rng, b=background, snr=snr: scenes.mix(
+            samples, scenes.loop_to(b, len(samples), rng), snr) for snr in SNRS_DB}
+    changes["band limit"] = {f"{hz // 1000} kHz": lambda samples, rng, hz=hz: scenes.limit_band(samples, hz) for hz in (11000, 8000, 4000)}
+    changes["reverberation"] = {f"{s} s": lambda samples, rng, s=s: scenes.reverberate(samples, s, 1.0, rng) for s in (0.3, 0.6, 1.2)}
+    changes["level"] = {f"{db} dBFS": lambda samples, rng, db=db: level(samples, db) for db in (0, -20, -40, -60)}
+    changes["MP3"] = {"strongest compression": lambda samples, rng: mp3(samples, 1.0)}
+    return changes
+
+
+def verdict_and_probability(ensemble, samples):
+    """As main.py on a file: a clip is a scream if one of its windows is."""
+    windows = [window for _, piece in cut_windows([samples]) if (window := clean_window(piece)) is not None]
+    if not windows:
+        return False, 0.0
+    probability, _, verdict = ensemble.combine(ensemble.score(windows))
+    return bool(verdict.any()), float(probability.max())
+
+
+def choose_clips(windows, n_others, seed):
+    """Paths and labels of all screams of the test split and a random choice of its other clips."""
+    files, first = np.unique(windows.file, return_index=True)
+    test = windows.split[first] == "test"
+    screams = files[test & (windows.label[first] == 1)]
+    others = files[test & (windows.label[first] == 0)]
+    others = np.random.default_rng(seed).permutation(others)[:n_others]
+    return [*screams, *others], np.array([1] * len(screams) + [0] * len(others))
+
+
+def measure(ensemble, clips, label, changes, seed):
+    """Rows (group, condition, recall, false-positive rate)."""
+    rows = []
+    total = sum(len(steps) for steps in changes.values())
+    with tqdm(total=total, unit="condition", disable=None) as bar:
+        for group, steps in changes.items():
+            for name, change in steps.items():
+                called = np.array([verdict_and_probability(ensemble, change(samples, np.random.default_rng([seed, i])))[0]
+                                   for i, samples in enumerate(clips)])
+                rows.append((group, name, float(called[label == 1].mean()), float(called[label == 0].mean())))
+                bar.update()
+    return rows
+
+
+def plot(path, rows):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    groups = [group for group in dict.fromkeys(row[0] for row in rows) if group != "clean"]
+    figure, axes = plt.subplots(2, 4, figsize=(16, 7), layout="constrained", sharey=True)
+    for axis, group in zip(axes.flat, groups):
+        points = [row for row in rows if row[0] in ("clean", group)]
+        axis.plot([row[1] for row in points], [row[2] for row in points], "o-", label="recall")
+        axis.plot([row[1] for row in points], [row[3] for row in points], "s--", label="false-positive rate")
+        axis.set(title=group, ylim=(-0.02, 1.02))
+        axis.tick_params(axis="x", rotation=30)
+    axes.flat[0].legend()
+    for axis in axes.flat[len(groups):]:
+        axis.set_axis_off()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=80)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ambience", required=True, metavar="DIR", help="folder of long recordings without screams")
+    parser.add_argument("--features", default=FEATURES_CSV, metavar="CSV")
+    parser.add_argument("--models", default="models", metavar="DIR")
+    parser.add_argument("--others", type=int, default=150, help="how many clips without a scream (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)), metavar="DIR")
+    args = parser.parse_args(argv)
+    ensemble = load_ensemble(args.models)
+    refuse_seen_clips(args.models, ensemble.reports)
+    paths = audio_files(args.ambience)
+    found = {name: next((p for p in paths if part in os.path.basename(p)), None) for name, part in BACKGROUNDS.items()}
+    if None in found.values():
+        raise ArtifactError(f"{args.ambience} needs recordings named with {', '.join(BACKGROUNDS.values())}")
+    files, label = choose_clips(read_windows(args.features), args.others, args.seed)
+    clips = [read_audio(path) for path in files]
+    rows = measure(ensemble, clips, label, conditions({name: read_audio(path) for name, path in found.items()}), args.seed)
+    clean = rows[0][2]
+    table = markdown_table(["change", "step", "recall", "of clean", "false positives"],
+                           [[group, name, f"{recall:.2f}", f"{recall / max(clean, 1e-9):.0%}", f"{fpr:.3f}"] for group, name, recall, fpr in rows])
+    text = (f"# Stress curves\n\n`python benchmarks/stress.py`: {int(label.sum())} screams and {int((1 - label).sum())} other clips of the "
+            f"test split, verdict of the vote at the default operating point.\n\n{table}")
+    print(text)
+    write_text(os.path.join(args.out, "stress.md"), text)
+    plot(os.path.join(args.out, "stress.png"), rows)
+    return 0
+
+
+if __name__ == "__main__":
+    run_stage(main)
