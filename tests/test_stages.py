@@ -113,7 +113,7 @@ def detected(trained):
     """What main.py says of two folders and a file that is missing."""
     folder, _ = trained
     inputs = ("Converted_Separately/scream", "ESC-50-master/audio", "missing.wav")
-    return run(folder, "main.py", "--models", "models", "--json", "--file", *inputs)
+    return run(folder, "main.py", "--models", "models", "--threads", "1", "--json", "--file", *inputs)
 
 
 def test_main_prints_one_json_object_per_file(folder, detected):
@@ -144,7 +144,7 @@ def test_main_prints_one_json_object_per_file(folder, detected):
 def test_one_model_alone_agrees_with_main(folder, detected, script, name):
     path = "Converted_Separately/scream/30.wav"
     together = next(record for record in map(json.loads, detected.stdout.splitlines()) if record["file"] == path)
-    alone = json.loads(run_well(folder, script, "--models", "models", "--json", "--file", path).stdout)
+    alone = json.loads(run_well(folder, script, "--models", "models", "--threads", "1", "--json", "--file", path).stdout)
     assert list(alone["models"]) == [name]
     assert alone["models"][name]["probability"] == pytest.approx(together["models"][name]["probability"], abs=1e-5)
 
