@@ -77,6 +77,18 @@ def test_mp3_in_blocks_equals_mp3_in_one_piece(tmp_path):
     assert np.abs(read_audio(tmp_path / "noise.mp3") - whole).max() < 1e-5
 
 
+def test_an_mp3_goes_on_after_a_damaged_stretch(tmp_path, capfd):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, SAMPLE_RATE * 30)
+    soundfile.write(tmp_path / "noise.mp3", noise, SAMPLE_RATE)
+    data = bytearray((tmp_path / "noise.mp3").read_bytes())
+    third = len(data) // 3
+    data[third : third + 20_000] = bytes(20_000)
+    (tmp_path / "damaged.mp3").write_bytes(data)
+    lost = 30 - len(read_audio(tmp_path / "damaged.mp3")) / SAMPLE_RATE
+    assert lost == pytest.approx(30 * 20_000 / len(data), abs=2.5)  # the stretch and what hangs on it, not the rest
+    assert "is damaged or cut off" in capfd.readouterr().err
+
+
 def test_a_file_is_closed_after_use_and_after_an_error(tmp_path):
     soundfile.write(tmp_path / "good.wav", sine(SAMPLE_RATE, 3), SAMPLE_RATE)
     (tmp_path / "bad.wav").write_bytes(b"RIFF" * 20)
@@ -96,6 +108,11 @@ def test_channels_are_averaged_unless_they_cancel():
     np.testing.assert_allclose(audio.mono(np.stack([left, right], axis=1)), (left + right) / 2, atol=1e-6)
     np.testing.assert_allclose(audio.mono(np.stack([left, 0 * left], axis=1)), left / 2, atol=1e-6)
     np.testing.assert_array_equal(audio.mono(np.stack([0.9 * left, -left], axis=1)), -left)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1e30])
+def test_one_impossible_sample_becomes_zero(value):
+    assert audio.mono(np.array([[0.5], [value], [-0.5]], np.float32)).tolist() == [0.5, 0, -0.5]
 
 
 def test_nan_inf_and_absurd_samples_become_zero():
@@ -184,6 +201,14 @@ def test_a_window_of_another_shape_is_refused(shape):
 ])
 def test_window_starts(n_samples, starts):
     assert window_starts(n_samples) == starts
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, WINDOW - 1, WINDOW, WINDOW + 1, WINDOW + WINDOW_HOP, 4 * WINDOW])
+@pytest.mark.parametrize("block", [100, WINDOW_HOP, WINDOW, 5 * WINDOW])
+def test_cutting_blocks_gives_exactly_the_window_starts(n_samples, block):
+    samples = np.arange(n_samples, dtype=np.float32)
+    windows = list(cut_windows(samples[i : i + block] for i in range(0, n_samples, block)))
+    assert [start for start, _ in windows] == window_starts(n_samples)
 
 
 @pytest.mark.parametrize("hop", [0, -1, WINDOW + 1])
