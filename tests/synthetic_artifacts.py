@@ -32,7 +32,8 @@ def write_artifacts(folder, n_clips=60, seed=0):
             rows.append([f"clips/{clip}.wav", label, *values, start, source, group, split, sound_class])
             labels.append(int(scream))
         values = [f"{value:.9g}" for value in rng.normal(1.5 * scream, 1, len(FEATURE_NAMES))]
-        copies.append([f"clips/{clip}.wav", label, *values, source, group, sound_class, source, f"group-{(clip + 2) % n_clips // 2}"])
+        background = f"group-{(clip + 2) % n_clips // 2}"
+        copies.append([f"clips/{clip}.wav", label, *values, source, group, sound_class, source, background])
     for path, last_columns, table in [
             (paths["audio_features.csv"], ["start_s", "source", "group", "split", "sound_class"], rows),
             (paths[AUGMENTED_CSV], ["source", "group", "sound_class", "mix_source", "mix_group"], copies)]:

@@ -282,7 +282,10 @@ def test_malicious_pickle_is_not_run(models, tmp_path):
 def test_malicious_network_is_not_run(models, tmp_path):
     evil, trace = tmp_path / "evil.pth", tmp_path / "was-run"
     for zipped in (True, False):
-        torch.save({"weights": Malicious(trace)}, evil) if zipped else evil.write_bytes(pickle.dumps(Malicious(trace), protocol=2))
+        if zipped:
+            torch.save({"weights": Malicious(trace)}, evil)
+        else:
+            evil.write_bytes(pickle.dumps(Malicious(trace), protocol=2))
         replace_model(models, "cnn", evil)
         assert "python train_cnn.py" in only_missing(models, "cnn", trust_unlisted=True)
         assert not trace.exists()

@@ -125,8 +125,8 @@ def update_average(average, network, keep):
 
 
 def save_state(path, state):
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)  # to a file object: given a path, torch writes its name into the file
 
 
 def plot_history(path, name, history):
@@ -223,9 +223,7 @@ def train_network(name, args):
                                      "torch_rng": torch.get_rng_state(), "numpy_rng": repr(batches.rng.bit_generator.state)})
 
     average.load_state_dict(best_state)
-    save_state(weights_path, {key: value.contiguous() for key, value in average.cpu().state_dict().items()})
-    average.to(device)
-    write_report(json_path, name, args, settings, windows, spectrograms, rows, average, device, history, evaluated, weights_path)
+    write_model(json_path, name, args, settings, windows, spectrograms, rows, average, device, history, evaluated, weights_path)
     write_json(os.path.join(args.models, f"{name}_history.json"), history)
     plot_history(os.path.join(args.models, f"{name}_history.png"), name, history)
     os.remove(checkpoint_path)
@@ -255,8 +253,8 @@ def resume(path, settings, network, average, optimiser, schedule, batches):
     return state["history"], state["best"], state["best_state"]
 
 
-def write_report(path, name, args, settings, windows, spectrograms, rows, network, device, history, evaluated, weights_path):
-    """Write the JSON beside the weights: settings, operating point, metrics, versions, hash; print the test figures."""
+def write_model(path, name, args, settings, windows, spectrograms, rows, network, device, history, evaluated, weights_path):
+    """Write the weights and the JSON beside them: settings, operating point, metrics, versions, hash; print the test figures."""
     logits = {part: score_windows(network, spectrograms, r, device) for part, r in rows.items() if len(r)}
     if args.all_data:
         calibration, metrics = evaluated["calibration"], evaluated["metrics"]
@@ -265,13 +263,15 @@ def write_report(path, name, args, settings, windows, spectrograms, rows, networ
         calibration = fit_calibration(windows.label[rows[held_out]], logits[held_out])
         metrics = {part: clip_figures(windows.file[r], windows.label[r], probability_of(logits[part], calibration))
                    for part, r in rows.items() if len(r)}
-    write_json(path, {
-        "model": name, "file": os.path.basename(weights_path), "sha256": sha256_of(weights_path),
-        "settings": settings, "calibration": calibration, "metrics": metrics,
-        "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device),
-                     "best_epoch": max(history, key=lambda h: h["figure"])["epoch"]},
-        "versions": library_versions("torch", "numpy"),
-    })
+    with atomic_path(weights_path) as temporary:  # both at last, at once: a kill before this leaves the old pair
+        save_state(temporary, {key: value.cpu().contiguous() for key, value in network.state_dict().items()})
+        write_json(path, {
+            "model": name, "file": os.path.basename(weights_path), "sha256": sha256_of(temporary),
+            "settings": settings, "calibration": calibration, "metrics": metrics,
+            "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device),
+                         "best_epoch": max(history, key=lambda h: h["figure"])["epoch"]},
+            "versions": library_versions("torch", "numpy"),
+        })
     for part in ("validation", "test"):
         if part in metrics:
             print(f"{part}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics[part].items() if isinstance(value, float)))

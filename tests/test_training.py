@@ -1,0 +1,338 @@
+"""The training loop: the best weights are kept, an interrupted run ends as an undisturbed one, equal seeds give equal weights.
+
+The data are random numbers and the runs a few batches long: what is proved is the loop, not the models.
+"""
+
+import argparse
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from synthetic_artifacts import locations, write_artifacts
+
+from utils import training
+from utils.artifacts import ArtifactError, sha256_of
+from utils.dataset import read_manifest, read_spectrograms, read_windows
+from utils.training import BalancedBatches, score_windows, train_network, update_average
+
+
+DRAW = training.plot_history
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take longer than the training here."""
+    monkeypatch.setattr(training, "plot_history", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return write_artifacts(tmp_path_factory.mktemp("training") / "made")
+
+
+def arguments(made, models, *options):
+    parser = argparse.ArgumentParser()
+    training.add_training_options(parser, 4)
+    short = ["--steps", "2", "--batch-size", "8", "--device", "cpu", "--threads", "1"]
+    args = parser.parse_args([*locations(made, models), *short, *options])
+    training.check_training_options(parser, args)
+    return args
+
+
+def train(made, models, *options, name="cnn"):
+    assert train_network(name, arguments(made, models, *options)) == 0
+    return torch.load(models / f"{name}_model.pth", weights_only=True)
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def report_of(models, name="cnn"):
+    return json.loads((models / f"{name}_model.json").read_text())
+
+
+@pytest.fixture
+def averages(monkeypatch):
+    """What the averaged weights were whenever windows were scored: once per epoch, then for the report."""
+    seen, score = [], training.score_windows
+
+    def score_and_note(network, *rest, **options):
+        seen.append({key: value.clone() for key, value in network.state_dict().items()})
+        return score(network, *rest, **options)
+
+    monkeypatch.setattr(training, "score_windows", score_and_note)
+    return seen
+
+
+def figures_come_as(monkeypatch, values):
+    """Let the validation figure of the epochs be these values; the last one stays."""
+    values = list(values)
+    monkeypatch.setattr(training, "ranking_figures",
+                        lambda *_: {"average_precision": values.pop(0) if len(values) > 1 else values[0], "roc_auc": 0.5})
+
+
+def interrupt_in_epoch(monkeypatch, epoch, steps=2):
+    """Ctrl-C while the last batch of an epoch is made."""
+    scenes, calls = training.random_scenes, []
+
+    def scenes_or_stop(*rest):
+        calls.append(1)
+        if len(calls) == epoch * steps:
+            raise KeyboardInterrupt
+        return scenes(*rest)
+
+    monkeypatch.setattr(training, "random_scenes", scenes_or_stop)
+    return lambda: monkeypatch.setattr(training, "random_scenes", scenes)
+
+
+# which weights are kept
+
+def test_weights_of_the_best_epoch_are_saved_not_the_last(made, tmp_path, monkeypatch, averages):
+    figures_come_as(monkeypatch, [0.3, 0.9, 0.5, 0.4])
+    saved = train(made, tmp_path)
+    assert not equal(averages[1], averages[3])  # the later epochs did change the weights
+    assert equal(saved, averages[1])
+    assert report_of(tmp_path)["training"]["best_epoch"] == 2
+    history = json.loads((tmp_path / "cnn_history.json").read_text())
+    assert [entry["average_precision"] for entry in history] == [0.3, 0.9, 0.5, 0.4]
+
+
+def test_figures_are_those_of_the_saved_weights(made, tmp_path, monkeypatch):
+    figures_come_as(monkeypatch, [0.9, 0.5, 0.4])
+    saved = train(made, tmp_path)
+    report, manifest = report_of(tmp_path), read_manifest(made / "data")
+    windows = read_windows(made / "audio_features.csv", manifest)
+    network = training.build_network("cnn")
+    network.load_state_dict(saved)
+    spectrograms = read_spectrograms(made / "data", training.STFT_NPY, len(windows), manifest)
+    for part in ("validation", "test"):
+        rows = np.flatnonzero(windows.split == part)
+        logits = score_windows(network.to(memory_format=torch.channels_last), spectrograms, rows, torch.device("cpu"))
+        probability = training.probability_of(logits, report["calibration"])
+        figures = training.clip_figures(windows.file[rows], windows.label[rows], probability)
+        assert figures["clips"] == report["metrics"][part]["clips"]
+        assert figures["confusion_matrix"] == report["metrics"][part]["confusion_matrix"]
+        assert figures["roc_auc"] == pytest.approx(report["metrics"][part]["roc_auc"])
+
+
+def test_weights_are_written_with_their_papers(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "plot_history", DRAW)
+    saved = train(made, tmp_path, "--epochs", "1")
+    report = report_of(tmp_path)
+    assert (report["model"], report["file"]) == ("cnn", "cnn_model.pth")
+    assert report["sha256"] == sha256_of(tmp_path / "cnn_model.pth")
+    assert report["settings"]["fingerprint"] == read_manifest(made / "data")["fingerprint"]
+    assert set(report["metrics"]) == {"train", "validation", "test"}
+    assert report["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert all(value.is_contiguous() and value.device.type == "cpu" for value in saved.values())
+    assert not (tmp_path / ".cnn_checkpoint.pth").exists()
+    assert (tmp_path / "cnn_history.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_patience_stops(made, tmp_path, monkeypatch, capsys):
+    figures_come_as(monkeypatch, [0.3, 0.9, 0.1])
+    train(made, tmp_path, "--epochs", "20", "--patience", "3")
+    assert report_of(tmp_path)["training"] | {"device": 0} == {"all_data": False, "epochs": 5, "device": 0, "best_epoch": 2}
+    assert "no better validation figure for 3 epochs" in capsys.readouterr().out
+
+
+def test_all_data_trains_as_long_as_the_evaluated_model(made, tmp_path, monkeypatch, averages):
+    with pytest.raises(ArtifactError, match=r"run train_cnn.py without --all-data first"):
+        train(made, tmp_path, "--all-data")
+    with monkeypatch.context() as patched:
+        figures_come_as(patched, [0.3, 0.9, 0.5, 0.4])
+        train(made, tmp_path)
+    before = report_of(tmp_path)
+    saved = train(made, tmp_path, "--all-data")
+    after = report_of(tmp_path)
+    assert after["training"]["epochs"] == before["training"]["best_epoch"] == 2 and after["training"]["all_data"]
+    assert after["calibration"] == before["calibration"] and after["metrics"] == before["metrics"]
+    assert equal(saved, averages[-1])
+
+
+# interruption and repetition
+
+@pytest.mark.parametrize("name", ["cnn", "cnn_lstm"])
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_interrupted_run_ends_as_an_undisturbed_one(made, tmp_path, monkeypatch, capsys, name, epoch):
+    undisturbed = train(made, tmp_path / "one", name=name)
+    again = interrupt_in_epoch(monkeypatch, epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "other", name=name)
+    assert os.listdir(tmp_path / "other") == [f".{name}_checkpoint.pth"]  # nothing half-written, no model
+    again()
+    capsys.readouterr()
+    assert equal(train(made, tmp_path / "other", name=name), undisturbed)
+    assert f"resumed after epoch {epoch - 1}" in capsys.readouterr().out
+    one, other = (report_of(tmp_path / folder, name) for folder in ("one", "other"))
+    for report in (one, other):
+        report["settings"]["options"].pop("models", None)
+    assert one == other
+    assert sorted(os.listdir(tmp_path / "one")) == sorted(os.listdir(tmp_path / "other"))
+
+
+def test_resumed_run_remembers_the_best_weights(made, tmp_path, monkeypatch, averages):
+    figures_come_as(monkeypatch, [0.9, 0.5, 0.4, 0.3])
+    again = interrupt_in_epoch(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path)
+    again()
+    assert equal(train(made, tmp_path), averages[0])
+
+
+def test_interrupted_run_leaves_the_previous_model(made, tmp_path, monkeypatch):
+    train(made, tmp_path, "--epochs", "1")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    interrupt_in_epoch(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path, "--seed", "5")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name in before} == before
+
+
+def fail_at_the_end(monkeypatch, made, models):
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "write_json", no_space)
+        with pytest.raises(OSError, match="No space left"):
+            train(made, models, "--seed", "5")
+
+
+def test_full_disk_at_the_end_leaves_the_previous_model_and_its_papers(made, tmp_path, monkeypatch):
+    train(made, tmp_path, "--epochs", "1")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    fail_at_the_end(monkeypatch, made, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name in before} == before
+
+
+@pytest.mark.parametrize("change", [["--seed", "1"], ["--epochs", "3"], ["--batch-size", "16"], ["--folds", "3", "--fold", "1"]])
+def test_checkpoint_of_other_settings_is_not_continued(made, tmp_path, monkeypatch, capsys, change):
+    fresh = train(made, tmp_path / "fresh", *change)
+    again = interrupt_in_epoch(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "other")
+    again()
+    capsys.readouterr()
+    assert equal(train(made, tmp_path / "other", *change), fresh)
+    assert "of other settings or data" in capsys.readouterr().out
+
+
+def test_checkpoint_of_other_data_is_not_continued(made, tmp_path, monkeypatch, capsys):
+    changed = shutil.copytree(made, tmp_path / "made")
+    again = interrupt_in_epoch(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(changed, tmp_path / "models")
+    again()
+    manifest = changed / "data/manifest.json"
+    manifest.write_text(manifest.read_text().replace("synthetic", "another"))
+    train(changed, tmp_path / "models")
+    assert "of other settings or data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 torn"])
+def test_damaged_checkpoint_is_not_continued(made, tmp_path, capsys, content):
+    (tmp_path / ".cnn_checkpoint.pth").write_bytes(content)
+    train(made, tmp_path, "--epochs", "1")
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_restart_ignores_the_checkpoint(made, tmp_path, monkeypatch, capsys):
+    again = interrupt_in_epoch(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path)
+    again()
+    capsys.readouterr()
+    train(made, tmp_path, "--restart")
+    assert "resumed" not in capsys.readouterr().out
+
+
+def test_same_seed_same_bytes_other_seed_other_weights(made, tmp_path):
+    one = train(made, tmp_path / "one", "--epochs", "1")
+    train(made, tmp_path / "same", "--epochs", "1")
+    other = train(made, tmp_path / "other", "--epochs", "1", "--seed", "1")
+    assert (tmp_path / "one/cnn_model.pth").read_bytes() == (tmp_path / "same/cnn_model.pth").read_bytes()
+    assert not equal(one, other)
+
+
+# its parts
+
+def windows_of(made):
+    return read_windows(made / "audio_features.csv", read_manifest(made / "data"))
+
+
+def test_batches_hold_a_fixed_share_of_screams_and_the_loss_makes_up_for_it(made):
+    windows = windows_of(made)
+    rows = np.flatnonzero(windows.split == "train")
+    batches = BalancedBatches(windows, rows, 32, np.random.default_rng(0))
+    for _ in range(20):
+        drawn, backgrounds = batches.draw()
+        n_screams = windows.label[drawn].sum()
+        assert len(drawn) == len(backgrounds) == 32 and 0 < n_screams < 32
+        assert batches.pos_weight == (32 - n_screams) / n_screams  # so both labels weigh the same
+        assert set(drawn) <= set(rows) and set(backgrounds) <= set(rows)
+        assert not windows.label[backgrounds].any()  # what is mixed in never screams
+
+
+def test_rare_classes_are_drawn_more_often_than_their_share():
+    names = np.array(["common"] * 900 + ["rare"] * 100, dtype=object)
+    weights = BalancedBatches.square_root_weights(names)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[900:].sum() == pytest.approx(10 / (30 + 10))  # sqrt(100) to sqrt(900)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_label_alone_cannot_be_trained(made, label):
+    windows = windows_of(made)
+    with pytest.raises(ArtifactError, match="both labels"):
+        BalancedBatches(windows, np.flatnonzero(windows.label == label), 8, np.random.default_rng(0))
+
+
+def test_moving_average():
+    average, network = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    torch.nn.init.constant_(average.weight, 1.0)
+    torch.nn.init.constant_(network.weight, 3.0)
+    network.running_mean.fill_(10.0)
+    network.num_batches_tracked.fill_(7)
+    update_average(average, network, keep=0.75)
+    assert average.weight.tolist() == [1.5, 1.5] and average.running_mean.tolist() == [2.5, 2.5]
+    assert int(average.num_batches_tracked) == 7 and network.weight.tolist() == [3.0, 3.0]
+
+
+def test_scores_come_in_the_order_of_the_rows_and_leave_no_trace(made):
+    manifest = read_manifest(made / "data")
+    spectrograms = read_spectrograms(made / "data", training.MEL_NPY, manifest["windows"], manifest)
+    network = training.build_network("cnn_mel").train()
+    rows, before = np.array([5, 3, 9, 3]), {key: value.clone() for key, value in network.state_dict().items()}
+    scores = score_windows(network, spectrograms, rows, torch.device("cpu"), batch_size=3)
+    assert scores.shape == (4,) and scores[1] == pytest.approx(scores[3], abs=1e-5)
+    one = [score_windows(network, spectrograms, np.array([row]), torch.device("cpu"))[0] for row in rows]
+    assert scores == pytest.approx(one, abs=1e-4)
+    assert equal(network.state_dict(), before)
+    assert len(score_windows(network, spectrograms, rows[:0], torch.device("cpu"))) == 0
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--steps", "--batch-size", "--patience"])
+def test_senseless_options_are_refused(made, tmp_path, option):
+    with pytest.raises(SystemExit) as caught:
+        arguments(made, tmp_path, option, "0")
+    assert caught.value.code == 2
+
+
+def test_cuda_without_a_device_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ArtifactError, match="no CUDA device"):
+        training.choose_device("cuda")
+    assert training.choose_device("auto").type == "cpu"
