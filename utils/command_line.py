@@ -67,7 +67,8 @@ def build_parser(description, names):
         "--csv file, else scream-scan.journal here")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the networks run (default %(default)s)")
     add("--threads", type=int, metavar="N", help="threads of the networks (default 2; 1 with --jobs)")
-    add("--models", default=os.path.join(REPOSITORY, "models"), metavar="DIR", help="folder of the trained models")
+    add("--models", default=os.path.relpath(os.path.join(REPOSITORY, "models")), metavar="DIR",
+        help="folder of the trained models (default: models, beside the scripts)")
     add("--trust-models", action="store_true", help="also load models that are not on the list of released or own ones; "
         "a pickle from somebody else can run anything")
     parser.set_defaults(names=tuple(names))
