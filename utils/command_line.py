@@ -201,6 +201,10 @@ def load(args):
     return load_ensemble(args.models, args.names, args.device, threads, args.trust_models)
 
 
+def unexpected(path, error):
+    return f"{shown(path)}: unexpected {type(error).__name__} ({error})"
+
+
 def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
     """Analyse one input and write the outputs that belong to it. Returns (record, list of sentences about failures).
 
@@ -237,14 +241,15 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
     except (BrokenPipeError, ArtifactError):  # not about this recording
         raise
     except Exception as error:  # a night's run must not die of one file; the sentence says it is not the user's fault
-        sentence = f"{shown(path)}: unexpected {type(error).__name__} ({error})"
-        return {"file": path, "error": sentence}, [sentence]
+        return {"file": path, "error": unexpected(path, error)}, [unexpected(path, error)]
     failures = []
     for write in output_writers(args, record, picture, ensemble):
         try:
             write()
         except (AudioError, ArtifactError) as error:
             failures.append(str(error))
+        except Exception as error:  # the record is there; the other outputs and files shall be, too
+            failures.append(unexpected(path, error))
     return record, failures
 
 
