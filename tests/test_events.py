@@ -114,6 +114,11 @@ def test_threshold_takes_the_place_of_the_verdict():
     check(".oo...", " <>", threshold=0.3, max_gap=0)
 
 
+def test_a_probability_at_the_threshold_counts():
+    check(".aao.", " <>", threshold=0.6, exit_threshold=0.6, max_gap=0)
+    check(".aao.", " <=>", threshold=0.6, exit_threshold=0.4, max_gap=0)
+
+
 def test_min_votes():
     check("aaAAa.", "  <=>", min_votes=5, max_gap=0)  # the last a is above the exit threshold
     check("ooAAaa", "<====>", min_votes=2, max_gap=0)

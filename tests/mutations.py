@@ -1,0 +1,150 @@
+"""Does a test notice? Break one line at a time, in a copy of the repository, and run the tests that should fail.
+
+    python tests/mutations.py             all breaks: a table, and exit status 1 if one is not caught
+    python tests/mutations.py events      those of utils/events.py only
+"""
+
+import argparse
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LIBRARIES = ("numpy", "scipy.fft", "sklearn.metrics", "sklearn.neighbors", "pandas", "hypothesis", "soundfile", "soxr", "torch",
+             "joblib")
+TESTS = {  # module of utils -> the tests that guard it
+    "events": ["tests/test_events.py"],
+    "dataset": ["tests/test_dataset.py"],
+    "calibration": ["tests/test_calibration.py"],
+    "ensemble": ["tests/test_ensemble.py"],
+}
+BREAKS = [  # module, line, what it becomes
+    # the event machine
+    ("events", "EXIT_SHARE = 0.7", "EXIT_SHARE = 0.9"),
+    ("events", "return probability >= (self.threshold or 0) and", "return probability > (self.threshold or 0) and"),
+    ("events", "and votes >= (self.min_votes or 0)", "and votes > (self.min_votes or 0)"),
+    ("events", "and votes >= (self.min_votes or 0)", "or votes >= (self.min_votes or 0)"),
+    ("events", "return bool(verdict)", "return probability >= 0.65"),
+    ("events", "max(settings.max_gap, 2 * settings.padding)", "settings.max_gap"),
+    ("events", 'start_s - self.event["end_s"] > max_gap', 'start_s - self.event["end_s"] >= max_gap'),
+    ("events", "(fires or probability >= settings.exit_threshold)", "fires"),
+    ("events", "(fires or probability >= settings.exit_threshold)", "(fires or probability >= settings.exit_threshold / 2)"),
+    ("events", 'max(self.event["probability"], probability)', "probability"),
+    ("events", 'max(self.event["votes"], votes)', "votes"),
+    ("events", "elif fires and end_s > self.closed_until:", "elif fires:"),
+    ("events", 'max(self.event["end_s"], end_s)', "end_s"),
+    ("events", 'elif self.event and end_s - self.event["end_s"] > max_gap', "elif False"),
+    ("events", 'self.event["end_s"] = min(self.event["end_s"], end_of_recording_s)', "pass"),
+    ("events", "+ self.settings.padding, end_of_recording_s)", "+ self.settings.padding, 1e9)"),
+    ("events", "        self.reset()\n        return ended", "        return ended"),
+    ("events", "< self.settings.min_duration", "<= self.settings.min_duration"),
+    ("events", 'max(event["start_s"] - self.settings.padding, self.closed_until)', 'event["start_s"] - self.settings.padding'),
+    ("events", 'event["end_s"] = self.closed_until = padded_end_s', 'event["end_s"] = padded_end_s'),
+    ("events", "        self.event = None  # the open event", '        self.event = getattr(self, "event", None)'),
+    # groups and splits
+    ("dataset", "SPLIT_SHARES = (0.70, 0.15, 0.15)", "SPLIT_SHARES = (0.50, 0.25, 0.25)"),
+    ("dataset", "NEIGHBOURS_PER_GROUP = 25", "NEIGHBOURS_PER_GROUP = 1"),
+    ("dataset", "int(numbers[-1]) // NEIGHBOURS_PER_GROUP", "int(numbers[0]) // NEIGHBOURS_PER_GROUP"),
+    ("dataset", "f\"esc-{row['src_file']}\"", "f\"esc-{row['filename']}\""),
+    ("dataset", '"non_scream", "esc50"', '"scream", "esc50"'),
+    ("dataset", "joined.join(group_of.setdefault(digest, clip.group), clip.group)", "group_of.setdefault(digest, clip.group)"),
+    ("dataset", "group=joined.root(clip.group)", "group=clip.group"),
+    ("dataset", "part[members[group]] = chosen", "part[members[group][0]] = chosen"),
+    ("dataset", "dealt[chosen] += size", "dealt[chosen] += 0"),
+    ("dataset", "key=lambda group: -len(members[group])", "key=lambda group: len(members[group])"),
+    ("dataset", "for group in sorted(members):", "for group in members:"),
+    ("dataset", "    rng = np.random.default_rng(seed)\n    shares", "    rng = np.random.default_rng()\n    shares"),
+    ("dataset", '(fold + 1) % folds] = "validation"', '(fold + 1)] = "validation"'),
+    ("dataset", 'split[part == fold] = "test"', 'split[part == fold] = "train"'),
+    ("dataset", 'split[split == "test"] = "train"', "pass"),
+    ("dataset", "split[~np.isin(windows.source, list(sources))]", "split[np.isin(windows.source, list(sources))]"),
+    ("dataset", "group in training_groups and background in training_groups", "group in training_groups"),
+    ("dataset", "windows.group[split == \"train\"]", "windows.group[split != \"test\"]"),
+    # operating points and the vote
+    ("calibration", "FALSE_POSITIVE_RATE = 0.01", "FALSE_POSITIVE_RATE = 0.02"),
+    ("calibration", "len(others) - 1 - allowed", "len(others) - 2 - allowed"),
+    ("calibration", "allowed = int(false_positive_rate * len(others))", "allowed = 0"),
+    ("calibration", "np.sort(score[label == 0])", "np.sort(score)"),
+    ("calibration", "threshold += 1e-6", "threshold += 0"),
+    ("calibration", "np.argmin(losses)", "np.argmax(losses)"),
+    ("calibration", "np.where(label == 1, distance, -distance)", "np.where(label == 1, -distance, distance)"),
+    ("calibration", '- calibration["threshold"]', '+ calibration["threshold"]'),
+    ("ensemble", "votes = (probabilities >= 0.5).sum(axis=1)", "votes = (probabilities > 0.5).sum(axis=1)"),
+    ("ensemble", "others = probabilities.shape[1] - votes", "others = 6 - votes"),
+    ("ensemble", "(votes > others)", "(votes >= others)"),
+    ("ensemble", "(votes > others)", "(votes > others + 1)"),
+    ("ensemble", "report[\"model\"] != name", "False"),
+    ("ensemble", "hexdigest() != report[\"sha256\"]", "hexdigest() == \"\""),
+    ("ensemble", "if made_with != installed:", "if False:"),
+    ("ensemble", "and not trust_unlisted:", "and False:"),
+    ("ensemble", "weights_only=True", "weights_only=False"),
+]
+
+
+def copy_repository(target):
+    """Everything the tests need: code, tests and the example clips, without data, models and history."""
+    for name in os.listdir(REPOSITORY):
+        source = os.path.join(REPOSITORY, name)
+        if name in ("utils", "tests", "benchmarks"):
+            shutil.copytree(source, os.path.join(target, name), ignore=shutil.ignore_patterns("__pycache__"))
+        elif name.endswith((".py", ".toml", ".txt", ".md")):
+            shutil.copy(source, target)
+    examples = os.path.join(REPOSITORY, "data", "examples")
+    if os.path.isdir(examples):
+        shutil.copytree(examples, os.path.join(target, "data", "examples"))
+
+
+def run_tests(folder, tests):
+    """Exit status of pytest in `folder`, in a child that has the big libraries already: 0 passed, 1 a test failed."""
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        sys.dont_write_bytecode = True  # two breaks within a second could otherwise share compiled code
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests])))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)} (default: all)")
+    args = parser.parse_args(argv)
+    modules = args.modules or list(TESTS)
+    if set(modules) - set(TESTS):
+        parser.error(f"there are breaks of {', '.join(TESTS)} only")
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    survived = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy_repository(folder)
+        for module in modules:
+            if run_tests(folder, TESTS[module]):
+                sys.exit(f"error: {' '.join(TESTS[module])} fail before anything is broken")
+            path = os.path.join(folder, "utils", f"{module}.py")
+            with open(path) as file:
+                whole = file.read()
+            for _, line, broken in (b for b in BREAKS if b[0] == module):
+                if whole.count(line) == 1:
+                    with open(path, "w") as file:
+                        file.write(whole.replace(line, broken))
+                    status = run_tests(folder, TESTS[module])
+                    verdict = {0: "SURVIVED", 1: "caught"}.get(status, f"pytest gave {status}")
+                else:  # the module has changed since: this list must follow
+                    status, verdict = None, f"{whole.count(line)} such lines"
+                survived += status != 1
+                print(f"{verdict:13} {module:12} {line.strip()!r} -> {broken.strip()!r}", flush=True)
+            with open(path, "w") as file:
+                file.write(whole)
+    total = sum(module in modules for module, _, _ in BREAKS)
+    print(f"{total - survived} of {total} breaks caught")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

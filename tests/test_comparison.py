@@ -1,0 +1,127 @@
+"""Tables that compare the models: clip level, known answers, and no test on clips that a model has seen."""
+
+import csv
+import types
+
+import numpy as np
+import pytest
+
+from utils.artifacts import ArtifactError
+from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, markdown_table,
+                              plot_comparison, refuse_seen_clips, reliability, write_csv, write_text)
+from utils.dataset import Windows
+from utils.ensemble import MODEL_FILES, combine
+
+
+def windows_of(rows):
+    """Windows from (file, label, source, sound class)."""
+    file, label, source, sound_class = (np.array(column, dtype=object) for column in zip(*rows))
+    empty = np.full(len(rows), "")
+    return Windows(file=file, label=label.astype(int), features=np.zeros((len(rows), 34)), start_s=np.zeros(len(rows)),
+                   source=source, group=empty, split=empty, sound_class=sound_class, mix_group=empty, mix_source=empty)
+
+
+class ThreeModels:
+    names = ("svm", "cnn", "cnn_mel")
+
+    @staticmethod
+    def combine(probabilities):
+        return combine(probabilities)
+
+
+WINDOWS = windows_of([("a", 1, "field", "voice"), ("a", 1, "field", "voice"), ("b", 0, "field", "dog"), ("b", 0, "field", "dog"),
+                      ("unused", 1, "field", "voice")])
+ROWS = np.array([0, 1, 2, 3])
+PROBABILITIES = np.array([[0.9, 0.1, 0.2], [0.2, 0.6, 0.7], [0.6, 0.1, 0.1], [0.1, 0.6, 0.3]])
+
+
+def test_a_clip_counts_with_its_highest_window_and_is_called_if_one_window_is():
+    label, scores = clip_scores(WINDOWS, ROWS, ThreeModels(), PROBABILITIES)
+    assert label.tolist() == [1, 0]
+    assert scores["svm"][0].tolist() == [0.9, 0.6] and scores["svm"][1].tolist() == [True, True]
+    assert scores["cnn"][0].tolist() == [0.6, 0.6] and scores["cnn_mel"][1].tolist() == [True, False]
+    # two of three say scream in one window of a; in b each window has one vote, and votes of two windows do not add up
+    assert scores[VOTE][1].tolist() == [True, False]
+    assert list(scores) == ["svm", "cnn", "cnn_mel", VOTE]
+
+
+def test_figures_of_the_models_and_the_vote():
+    figures = figures_of(*clip_scores(WINDOWS, ROWS, ThreeModels(), PROBABILITIES))
+    assert figures["svm"]["confusion_matrix"] == [[0, 1], [0, 1]] and figures["svm"]["roc_auc"] == 1
+    assert figures[VOTE]["accuracy"] == 1 and figures["cnn"]["roc_auc"] == 0.5
+
+
+def test_table_has_a_row_per_model_and_only_figures_that_are_there():
+    header, rows = figure_rows({"svm": {"accuracy": 0.98765, "roc_auc": 1.0}, VOTE: {"accuracy": 0.5}})
+    assert header == ["model", "accuracy", "ROC-AUC"]
+    assert rows == [["svm", "0.988", "1.000"], [VOTE, "0.500", ""]]
+    lines = markdown_table(header, rows).splitlines()
+    assert lines[0] == "| model | accuracy | ROC-AUC |" and len(lines) == 4
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_most_confused_classes():
+    rows = [(f"scream{i}", 1, "field", "voice") for i in range(3)] + [(f"dog{i}", 0, "home", "dog") for i in range(100)]
+    rows += [(f"siren{i}", 0, "street", "siren") for i in range(100)]
+    probability = np.concatenate([np.ones(3), np.full(100, 0.1), np.full(99, 0.2), [0.9]])
+    windows = windows_of(rows)
+    assert confused_classes(windows, np.arange(len(rows)), probability) == [("street/siren", 1, 100)]
+    probability[3:6] = [0.95, 0.96, 0.97]  # three dogs above the siren: two of them are the 1 % of 200
+    assert confused_classes(windows, np.arange(len(rows)), probability)[0][0] == "home/dog"
+    assert len(confused_classes(windows, np.arange(len(rows)), probability, most=1)) == 1
+
+
+def test_reliability():
+    label, probability = np.array([0, 1, 1, 1, 0]), np.array([0.1, 0.1, 0.9, 1.0, 0.05])
+    mean, share = reliability(label, probability, bins=2)
+    assert mean.tolist() == pytest.approx([0.25 / 3, 0.95]) and share.tolist() == pytest.approx([1 / 3, 1])
+
+
+def test_models_that_have_seen_every_clip_are_not_tested():
+    refuse_seen_clips("models", {"svm": {"training": {"all_data": False}}, "cnn": {}})
+    with pytest.raises(ArtifactError, match=r"cnn.* in models .*trained on all clips.*without --all-data") as caught:
+        refuse_seen_clips("models", {"svm": {"training": {"all_data": False}}, "cnn": {"training": {"all_data": True}}})
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_and_files(tmp_path):
+    (tmp_path / MODEL_FILES["svm"]).write_bytes(bytes(2_500_000))
+    assert file_sizes(tmp_path, ["svm"]) == {"svm": 2.5}
+    write_csv(tmp_path / "a.csv", ["model", "x"], [["svm, really", "1"]])
+    with open(tmp_path / "a.csv", newline="") as file:
+        assert list(csv.reader(file)) == [["model", "x"], ["svm, really", "1"]]
+    write_text(tmp_path / "a.md", "# a\n")
+    assert (tmp_path / "a.md").read_text() == "# a\n"
+
+
+def test_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 20)
+    scores = {name: (rng.random(40), rng.random(40) > 0.5) for name in (*MODEL_FILES, VOTE)}
+    plot_comparison(tmp_path / "a.png", label, scores, "test")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_transfer_sides_share_no_collection():
+    import compare_models
+
+    one, other = (set(names) for names in compare_models.SIDES.values())
+    assert one and other and not one & other
+
+
+def test_senseless_number_of_folds_is_refused():
+    import compare_models
+
+    with pytest.raises(SystemExit) as caught:
+        compare_models.parse_arguments(["--cross-validate", "2"])
+    assert caught.value.code == 2
+
+
+def test_stage_that_fails_names_its_log(tmp_path, monkeypatch):
+    import compare_models
+
+    monkeypatch.setattr(compare_models.subprocess, "run", lambda *_, **__: types.SimpleNamespace(returncode=1))
+    args = compare_models.parse_arguments(["--transfer"])
+    with pytest.raises(ArtifactError, match=r"train_ml.py failed; see .*train_ml.log"):
+        compare_models.train_missing(args, {str(tmp_path / "a"): []})
