@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from conftest import REPOSITORY
+from synthetic_artifacts import locations, write_artifacts
 
 from utils.artifacts import (PICKLE_LIST, ArtifactError, AudioError, atomic_path, library_versions, list_pickle, read_json,
                              sha256_of, write_json)
@@ -167,3 +168,46 @@ def test_bug_in_a_stage_keeps_its_stack_trace():
 
 def test_errors_are_told_apart():
     assert not issubclass(ArtifactError, AudioError) and not issubclass(AudioError, ArtifactError)
+
+
+# stages and what they find
+
+def edit_manifest(folder, **changes):
+    path = folder / "data/manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def every_spectrogram(folder, change):
+    for path in folder.rglob("*spectrograms.npy"):
+        change(path)
+
+
+DAMAGE = {  # what happened to the artifacts of stage 1 before a later stage reads them, and what the user then sees
+    "no table": (lambda made: os.remove(made / "audio_features.csv"), "audio_features.csv is missing: run"),
+    "no manifest": (lambda made: os.remove(made / "data/manifest.json"), "manifest.json is missing: run"),
+    "torn manifest": (lambda made: os.truncate(made / "data/manifest.json", 50), "manifest.json is damaged"),
+    "other settings": (lambda made: edit_manifest(made, settings={}), "was made with other signal settings: run"),
+    "truncated table": (lambda made: os.truncate(made / "audio_features.csv", 9000), "audio_features.csv is not the file"),
+    "other table": (lambda made: (made / "audio_features.csv").write_text("file,label\n"), "audio_features.csv is not the file"),
+    "no spectrograms": (lambda made: every_spectrogram(made, os.remove), "spectrograms.npy is missing: run"),
+    "truncated spectrograms": (lambda made: every_spectrogram(made, lambda path: os.truncate(path, 999_999)),
+                               "spectrograms.npy is not the file"),
+    "no copies": (lambda made: os.remove(made / "data/augmented_features.csv"), "augmented_features.csv is missing: run"),
+}
+READS_NOT = {"train_ml.py": {"no spectrograms", "truncated spectrograms"}, "train_cnn.py": {"no copies"},
+             "train_cnn_lstm.py": {"no copies"}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", READS_NOT)
+@pytest.mark.parametrize("what", DAMAGE)
+def test_unfit_artifacts_are_one_sentence_and_status_1(tmp_path, script, what):
+    if what in READS_NOT[script]:
+        pytest.skip(f"{script} does not read them")
+    damage, sentence = DAMAGE[what]
+    damage(write_artifacts(tmp_path / "made"))
+    finished = subprocess.run([sys.executable, str(REPOSITORY / script), *locations(tmp_path / "made", tmp_path / "models")],
+                              text=True, capture_output=True)
+    assert finished.returncode == 1 and finished.stderr.count("\n") == 1, finished.stderr
+    assert finished.stderr.startswith("error: ") and sentence in finished.stderr and "extract_features.py" in finished.stderr
+    assert not list(tmp_path.glob("models/*"))
