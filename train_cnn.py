@@ -1,6 +1,6 @@
 """Stage 2: train the CNN on STFT spectrograms.
 
-    python train_cnn.py                  about 5 minutes on 2 CPU cores; CUDA is used when there is one
+    python train_cnn.py                  about 3 minutes on 2 CPU cores; CUDA is used when there is one
     python train_cnn.py --epochs 2 --steps 20    a quick look
 
 Reads audio_features.csv and the spectrograms in data/ (python extract_features.py makes them). Writes
@@ -13,7 +13,7 @@ import argparse
 from utils.artifacts import run_stage
 from utils.training import add_training_options, check_training_options, train_network
 
-EPOCHS = 30
+EPOCHS = 10
 
 
 def main(argv=None):

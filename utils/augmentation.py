@@ -64,8 +64,8 @@ def interpolation(positions, size):
 
 
 def change_speed(power, kind):
-    """Play faster and higher or slower and deeper, by up to 0.3 octaves."""
-    ratio = 2 ** uniform(len(power), -0.3, 0.3, power)[:, :, 0]  # [n, 1]
+    """Play faster and higher or slower and deeper, by up to 0.7 octaves."""
+    ratio = 2 ** uniform(len(power), -0.7, 0.7, power)[:, :, 0]  # [n, 1]
     bands = band_positions(band_centres(kind).to(power.device) / ratio, kind).clamp(min=0)
     frames = torch.arange(power.shape[2], device=power.device) * ratio
     faster = torch.bmm(power, interpolation(frames, power.shape[2]).transpose(1, 2))
@@ -115,6 +115,24 @@ def coloured_noise(power):
     return noise / noise.sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
 
 
+def keep_part(power):
+    """Silence all but a random stretch of at least 0.6 s, so that a sound need not fill its window."""
+    n, _, n_frames = power.shape
+    length = torch.randint(24, n_frames, (n, 1, 1), device=power.device)
+    first = (torch.rand(n, 1, 1, device=power.device) * (n_frames - length)).long()
+    frame = torch.arange(n_frames, device=power.device)
+    return torch.where((frame >= first) & (frame < first + length), power, power * 1e-7)
+
+
+def mixup(decibels, label, alpha=0.4):
+    """Zhang et al. 2018: blend pairs of windows and their labels. Returns spectrograms [n, 128, 128] and labels [n]."""
+    share = torch.distributions.Beta(alpha, alpha).sample((len(decibels),)).to(decibels.device)
+    share = torch.maximum(share, 1 - share)
+    partner = torch.randperm(len(decibels), device=decibels.device)
+    blended = torch.lerp(decibels[partner], decibels, share[:, None, None])
+    return blended, torch.lerp(label[partner], label, share)
+
+
 def mask_spectrogram(decibels, max_bands=20, max_frames=20):
     """SpecAugment (Park et al. 2019): hide a stripe of bands and a stripe of frames."""
     batch = decibels[:, None]  # [n, 1, 128, 128]
@@ -136,9 +154,10 @@ def random_scenes(decibels, backgrounds, kind):
     n = len(decibels)
     power, background = to_power(decibels), shift_in_time(to_power(backgrounds))
     original_peak = loudest_frame(power)
-    power = shift_in_time(apply_to_some(power, 0.5, lambda some, _: change_speed(some, kind)))
+    power = shift_in_time(apply_to_some(power, 0.75, lambda some, _: change_speed(some, kind)))
     power = apply_to_some(power, 0.3, lambda some, _: reverberate(some))
     power = apply_to_some(power, 0.6, lambda some, _: equalise(some, kind, spread_db=5.0))
+    power = apply_to_some(power, 0.4, lambda some, _: keep_part(some))
     level = active_power(power).clamp(min=1e-9)
     scaled = level / active_power(background).clamp(min=1e-9) * to_power(-uniform(n, -5.0, 30.0, power))
     power = apply_to_some(power, 0.6, lambda some, i: some + background[i] * scaled[i])

@@ -96,8 +96,8 @@ def random_scene(clip, background, rng):
     clip, background: float32 samples at 22,050 Hz; a clip shorter than the window is repeated, as clean_window does.
     Returns float32 [65,024]. The conditions are mild: half of the scenes have another sound in them, 0 to 30 dB below.
     """
-    if rng.random() < 0.5:
-        clip = change_speed(clip, 2 ** rng.uniform(-0.25, 0.25))
+    if rng.random() < 0.75:
+        clip = change_speed(clip, 2 ** rng.uniform(-0.5, 0.5))
     scene = loop_to(clip, WINDOW, rng) if len(clip) > WINDOW else np.resize(clip, WINDOW)
     if rng.random() < 0.2:
         scene = reverberate(scene, rng.uniform(0.2, 1.2), rng.uniform(0.1, 1.5), rng)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from utils.artifacts import ArtifactError, atomic_path, library_versions, read_json, sha256_of, write_json
-from utils.augmentation import random_scenes
+from utils.augmentation import mixup, random_scenes
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (MEL_NPY, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
                            read_spectrograms, read_windows)
@@ -22,6 +22,7 @@ from utils.networks import NETWORKS, build_network
 SCREAM_SHARE = 0.25  # of each training batch
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-2
+HELD_IN_MEMORY = 2e9  # bytes of spectrograms; more than this stays on disk, memory-mapped
 AVERAGING = 0.995  # of the exponential moving average of the weights, per step
 
 
@@ -160,6 +161,8 @@ def train_network(name, args):
     windows = read_windows(args.features, manifest)
     kind = NETWORKS[name][1]
     spectrograms = read_spectrograms(args.data, STFT_NPY if kind == "stft" else MEL_NPY, len(windows), manifest)
+    if spectrograms.nbytes < HELD_IN_MEMORY:
+        spectrograms = np.array(spectrograms)
     split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed)
     rows = {part: np.flatnonzero(split == part) for part in ("train", "validation", "test")}
     weights_path = os.path.join(args.models, f"{name}_model.pth")
@@ -194,6 +197,7 @@ def train_network(name, args):
             batch = torch.from_numpy(np.concatenate([spectrograms[drawn], spectrograms[backgrounds]])).to(device).float()
             label = torch.from_numpy(windows.label[drawn]).to(device, torch.float32)
             scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], kind)  # [batch, 128, 128]
+            scenes, label = mixup(scenes, label)
             with mixed_precision(device):
                 logits = network(scenes)
             loss = F.binary_cross_entropy_with_logits(logits.float(), label, pos_weight=pos_weight)
