@@ -152,6 +152,11 @@ def test_group_from_name(one, other, same):
     assert (group_from_name(one) == group_from_name(other)) is same
 
 
+def test_the_last_number_of_a_name_counts():
+    assert group_from_name("session 2 clip 10.wav") == group_from_name("session 2 clip 11.wav")
+    assert group_from_name("session 2 clip 10.wav") != group_from_name("session 2 clip 400.wav")
+
+
 def test_identical_files_share_a_group_through_any_chain(tmp_path):
     for name, content in {"a": b"1111", "b": b"1111", "c": b"222", "d": b"222", "e": b"3333", "f": b"44"}.items():
         (tmp_path / name).write_bytes(content)

@@ -159,6 +159,19 @@ def test_finish_cuts_at_the_end_of_the_recording():
     assert detector.finish(2.5) == {"start_s": 0, "end_s": 2.5, "probability": 0.9, "votes": 6}
 
 
+def test_duration_counts_up_to_the_end_of_the_recording():
+    detector = EventDetector(EventSettings(min_duration=2.8))
+    detector.add(0, 3, 6, 0.9, True)
+    assert detector.finish(2.5) is None
+
+
+def test_a_window_that_ends_earlier_does_not_shorten_the_event():
+    detector = EventDetector()
+    detector.add(0, 5, 6, 0.9, True)
+    detector.add(1, 2, 6, 0.9, True)
+    assert detector.finish(10)["end_s"] == 5
+
+
 def test_reset_forgets_the_open_event_and_the_time():
     detector = EventDetector()
     detector.add(100, 101, 6, 0.9, True)
