@@ -79,13 +79,18 @@ def grouped_split(windows, seed):
 
 
 def evaluate(pipeline, windows, split, calibration):
-    """Clip-level figures of each part of the split."""
+    """Clip-level figures of each part of the split; the test part also gets its report and its distance to training."""
     figures = {}
     for part in ("train", "validation", "test"):
         rows = windows.rows(split == part)
         if len(rows):
             probability = probability_of(classical_score(pipeline, rows.features), calibration)
             figures[part] = clip_figures(rows.file, rows.label, probability)
+            label, highest = highest_window(rows.file, rows.label, probability)
+    if "test" in figures:  # the last part of the loop
+        figures["test"]["train_test_accuracy_gap"] = figures["train"]["accuracy"] - figures["test"]["accuracy"]
+        figures["test"]["classification_report"] = classification_report(
+            label, highest >= 0.5, labels=[0, 1], target_names=["non_scream", "scream"], zero_division=0)
     return figures
 
 
@@ -93,19 +98,10 @@ def print_figures(name, figures):
     print(f"\n{name}")
     for part, values in figures.items():
         print(f"  {part:10} " + "  ".join(f"{key} {value:.4f}" for key, value in values.items() if isinstance(value, float)))
-    test = figures.get("test")
-    if test:
-        (tn, fp), (fn, tp) = test["confusion_matrix"]
-        print(f"  test confusion matrix (rows true non_scream, scream): [[{tn}, {fp}], [{fn}, {tp}]]; "
-              f"train-test accuracy gap {figures['train']['accuracy'] - test['accuracy']:+.4f}")
-
-
-def print_report(pipeline, windows, split, calibration):
-    rows = windows.rows(split == "test")
-    if len(rows):
-        label, score = highest_window(rows.file, rows.label, classical_score(pipeline, rows.features))
-        verdict = probability_of(score, calibration) >= 0.5
-        print(classification_report(label, verdict, labels=[0, 1], target_names=["non_scream", "scream"], zero_division=0))
+    if "test" in figures:
+        (tn, fp), (fn, tp) = figures["test"]["confusion_matrix"]
+        print(f"  test confusion matrix (rows true non_scream, scream): [[{tn}, {fp}], [{fn}, {tp}]]")
+        print(figures["test"]["classification_report"])
 
 
 def train(name, pipeline, windows, extra, split, evaluated, args):
@@ -150,7 +146,6 @@ def train_all(windows, extra, split, settings, args, write=True):
         figures[name] = evaluate(pipeline, windows, split, calibration)
         if write:
             print_figures(name, figures[name])
-            print_report(pipeline, windows, split, calibration)
             metrics = evaluated["metrics"] if evaluated else figures[name]
             save(name, pipeline, calibration, metrics, settings, args)
     return figures
