@@ -163,6 +163,27 @@ def test_apply_to_some():
     assert torch.equal(changed[index, 0, 0], index.float())  # each is given its own place in the batch
 
 
+def test_part_of_a_window_is_kept_whole_and_the_rest_silenced():
+    power = aug.to_power(noise_db(200))
+    kept = aug.keep_part(power) == power
+    frames = kept.all(dim=1)  # [200, frames]
+    assert torch.equal(frames, kept.any(dim=1))  # a frame is kept in all bands or in none
+    length, changes = frames.sum(dim=1), frames.int().diff(dim=1).abs().sum(dim=1)
+    assert (changes <= 2).all()  # one stretch
+    assert length.min() * HOP / SAMPLE_RATE > 0.5 and length.max() > 100 and len(length.unique()) > 20
+    assert float((decibels(aug.keep_part(power) / power)).min()) < -60
+
+
+def test_mixup_blends_windows_and_labels_alike():
+    label = (torch.arange(64) % 4 == 0).float()
+    db = label[:, None, None].expand(64, 128, 128) * 40 - 60  # the level tells the label
+    blended, soft = aug.mixup(db, label)
+    assert blended.shape == db.shape and soft.shape == label.shape
+    assert torch.allclose((blended[:, 0, 0] + 60) / 40, soft, atol=1e-5)
+    assert ((soft >= 0) & (soft <= 1)).all() and len(soft.unique()) > 4
+    assert ((soft >= 0.5) == (label == 1)).all()  # each keeps at least half of itself, and with it its place in the batch
+
+
 def test_masks_hide_stripes_no_wider_than_asked():
     db = noise_db(50)
     masked = aug.mask_spectrogram(db, max_bands=20, max_frames=10)
