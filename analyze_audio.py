@@ -18,9 +18,9 @@ import numpy as np
 
 from utils.artifacts import ArtifactError, run_stage
 from utils.audio import AudioError, read_blocks
-from utils.command_line import EXAMPLES, REPOSITORY, find_inputs
 from utils.event_files import safe_name
 from utils.features import FEATURE_NAMES, N_MELS, N_MFCC, ROLLOFF
+from utils.inputs import EXAMPLES, REPOSITORY, find_inputs
 from utils.plots import draw_spectrogram, empty_figure, save_figure
 from utils.signal_settings import HOP, N_FFT, SAMPLE_RATE
 

@@ -21,7 +21,8 @@ from test_scan import scene
 
 import main as main_script
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
-from utils.command_line import run, timeline
+from utils.command_line import run
+from utils.report import timeline
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 KEYS = {"file", "duration_s", "verdict", "probability", "votes", "models", "events"}

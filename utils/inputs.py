@@ -1,0 +1,57 @@
+"""What is to be analysed: files, folders and standard input, found in a stable order and opened as blocks of sound."""
+
+import contextlib
+import os
+import sys
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+EXAMPLES = "data/examples"  # clips that ship with the project, beside main.py
+
+
+def find_inputs(paths):
+    """Files to analyse, in a stable order: [(path, error sentence or None)]. Folders give what lies below them, sorted."""
+    from utils.audio import printable
+    from utils.dataset import AUDIO_EXTENSIONS, audio_files
+
+    inputs = []
+    for path in paths:
+        if path == "-" or not os.path.isdir(path):
+            inputs.append((path, None))
+        elif not os.access(path, os.R_OK | os.X_OK):
+            inputs.append((path, f"{printable(path)}: no permission to read this folder"))
+        else:
+            below = audio_files(path)
+            inputs += [(found, None) for found in below]
+            if not below:
+                inputs.append((path, f"{printable(path)}: no audio files in this folder ({', '.join(AUDIO_EXTENSIONS)})"))
+    return inputs
+
+
+def open_blocks(path, raw_rate=None, raw_channels=None):
+    """Blocks of a file, or of standard input for "-": float32, mono at 22,050 Hz. The raw_... are those of --raw-rate."""
+    if path == "-":
+        from utils.pipe import read_stream
+
+        stream = sys.stdin.buffer  # unbuffered: a thread that waits in a buffered read would break Ctrl-C
+        return read_stream(getattr(stream, "raw", stream), raw_rate, raw_channels or 1)
+    from utils.audio import read_blocks
+
+    return read_blocks(path)
+
+
+def watch_progress(blocks, path):
+    """Hand blocks on; on a terminal, show a bar in seconds of sound once it takes longer than two seconds."""
+    from tqdm import tqdm
+
+    from utils.audio import SAMPLE_RATE
+
+    total = None
+    if sys.stderr.isatty() and path != "-" and os.path.isfile(path):  # looking into a named pipe would take its first bytes
+        import soundfile
+
+        with contextlib.suppress(soundfile.LibsndfileError, OSError):
+            total = soundfile.info(path).duration
+    with tqdm(total=total, unit="s", unit_scale=True, delay=2, disable=None, desc="sound", leave=False) as bar:
+        for block in blocks:
+            bar.update(len(block) / SAMPLE_RATE)
+            yield block

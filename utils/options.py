@@ -1,0 +1,130 @@
+"""Options of main.py, inference_svm.py and inference_cnn.py: what there is, and what is refused.
+
+Nothing heavy is imported, so that --help and a wrong option answer at once.
+"""
+
+import argparse
+import os
+import sys
+
+from utils.inputs import REPOSITORY
+
+MARK = "\0"  # stands before a file name with a leading dash while argparse works; no real argument can hold it
+
+
+def build_parser(description, names):
+    """Options of a detector with the models `names`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
+    add = parser.add_argument_group("input").add_argument
+    add("--file", nargs="+", action="extend", metavar="PATH", type=lambda path: path.removeprefix(MARK),
+        help="files, folders (searched recursively), or - for audio on standard input; without it, the bundled clips")
+    add("--raw-rate", type=int, metavar="HZ", help="standard input is raw 16-bit little-endian samples of this rate")
+    add("--raw-channels", type=int, metavar="N", help="interleaved channels of raw samples (default 1)")
+    add("--live", nargs="?", const="", metavar="DEVICE",
+        help="listen to a microphone until Ctrl-C: its number or part of its name, or the default one (needs sounddevice)")
+
+    add = parser.add_argument_group("what counts as an event").add_argument
+    add("--threshold", type=float, metavar="P", help="probability from which a window fires (default: the vote decides)")
+    add("--min-votes", type=int, metavar="N", help="models that must say scream (default: the vote decides)")
+    add("--exit-threshold", type=float, metavar="P",
+        help="an open event goes on down to this probability (default 0.7 times the threshold)")
+    add("--min-duration", type=float, default=0.0, metavar="S", help="drop events shorter than this (default %(default)s)")
+    add("--max-gap", type=float, default=1.0, metavar="S", help="pauses up to this do not end an event (default %(default)s)")
+    add("--padding", type=float, default=0.0, metavar="S", help="lengthen events on both sides (default %(default)s)")
+    add("--hop", type=float, metavar="S", help="seconds between windows, 0.1 to 2.9 (default 1.47, half a window)")
+
+    add = parser.add_argument_group("output").add_argument
+    add("--json", action="store_true", help="one JSON object per file and line, nothing else on standard output")
+    add("--csv", metavar="FILE", help="table with a row per event and the settings used")
+    add("--audacity", action="store_true", help="write an Audacity label track beside each file")
+    add("--raven", action="store_true", help="write a Raven selection table beside each file")
+    add("--clips", metavar="DIR", help="cut each event out as a WAV file into DIR")
+    add("--plot", metavar="DIR", help="a picture per file: spectrogram, probabilities over time, events")
+    add("--explain", metavar="DIR", help="a picture per file: what spoke for a scream in its strongest window")
+    add("--on-event", metavar="COMMAND",
+        help="with --live or --file -: run COMMAND at each event; {start} {end} {probability} are filled in, no shell")
+
+    add = parser.add_argument_group("how to run").add_argument
+    add("--jobs", type=int, default=1, metavar="N", help="files analysed at the same time (default %(default)s)")
+    add("--resume", action="store_true", help="keep a journal of finished files and go on where it stops: beside the "
+        "--csv file, else scream-scan.journal here")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the networks run (default %(default)s)")
+    add("--threads", type=int, metavar="N", help="threads of the networks (default 2; 1 with --jobs)")
+    add("--models", default=os.path.relpath(os.path.join(REPOSITORY, "models")), metavar="DIR",
+        help="folder of the trained models (default: models, beside the scripts)")
+    add("--trust-models", action="store_true", help="also load models that are not on the list of released or own ones; "
+        "a pickle from somebody else can run anything")
+    parser.set_defaults(names=tuple(names))
+    return parser
+
+
+def protect_dashes(parser, argv):
+    """Mark the values of --file that look like options but are files, and all words after --."""
+    protected, in_files = [], False
+    for index, word in enumerate(argv):
+        if word == "--" and in_files:
+            return protected + [MARK + path for path in argv[index + 1 :]]
+        is_option = word.split("=")[0] in parser._option_string_actions
+        if is_option:
+            in_files = word == "--file"
+        elif in_files and len(word) > 1 and word.startswith("-") and os.path.lexists(word):
+            word = MARK + word
+        protected.append(word)
+    return protected
+
+
+def parse_arguments(parser, argv=None):
+    """Parse and check; a bad option prints one sentence and exits with 2. Adds args.settings (EventSettings)."""
+    from utils.events import EventSettings
+
+    args = parser.parse_args(protect_dashes(parser, sys.argv[1:] if argv is None else list(argv)))
+    if args.live is not None and args.file:
+        parser.error("--live listens to the microphone; leave --file out")
+    if args.file and any(not path for path in args.file):
+        parser.error("--file needs a name, not an empty word")
+    if args.raw_channels is not None and args.raw_rate is None:
+        parser.error("--raw-channels needs --raw-rate")
+    if args.raw_rate is not None and "-" not in (args.file or ()):
+        parser.error("--raw-rate is about standard input; add --file -")
+    if args.on_event and args.live is None and args.file != ["-"]:
+        parser.error("--on-event needs --live or --file -")
+    if args.on_event is not None:
+        from utils.live import EventCommand
+
+        try:
+            EventCommand(args.on_event)
+        except ValueError as error:
+            parser.error(f"--on-event: {error}")
+    if (args.live is not None or "-" in (args.file or ())) and (args.audacity or args.raven or args.clips or args.explain):
+        parser.error("--audacity, --raven, --clips and --explain need files; save the sound to a file first")
+    for name in ("raw_rate", "raw_channels", "jobs", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if args.min_votes is not None and not 0 <= args.min_votes <= len(args.names):
+        parser.error(f"--min-votes must lie between 0 and {len(args.names)}")
+    if args.hop is not None and not 0.1 <= args.hop <= 2.9:
+        parser.error("--hop must lie between 0.1 and 2.9 seconds")
+    if args.csv and not os.path.isdir(os.path.dirname(os.path.abspath(args.csv))):
+        parser.error(f"--csv {args.csv}: no such folder")
+    try:
+        args.settings = EventSettings(args.threshold, args.min_votes, args.exit_threshold, args.min_duration, args.max_gap,
+                                      args.padding)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
+
+
+def hop_samples(args):
+    """Samples from one window to the next."""
+    from utils.audio import SAMPLE_RATE, WINDOW_HOP
+
+    return WINDOW_HOP if args.hop is None else round(args.hop * SAMPLE_RATE)
+
+
+def result_settings(args, ensemble):
+    """Everything that changes results, as the CSV and the journal keep it."""
+    from utils.audio import SAMPLE_RATE
+
+    return {"models": list(ensemble.names), **vars(args.settings), "hop_s": round(hop_samples(args) / SAMPLE_RATE, 4)}

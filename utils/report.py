@@ -1,0 +1,165 @@
+"""What people and programs read: JSON lines or a report on standard output, everything else on standard error."""
+
+import json
+import os
+import sys
+
+LONG_REPORTS = 5  # so many files are reported in full, more of them in one line each
+BAR, TIMELINE = 20, 60  # characters
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+
+
+def shown(text):
+    """A file name or sentence as one line of text that cannot control the terminal."""
+    from utils.audio import printable
+
+    return printable(text)
+
+
+def count(number, noun):
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def drawing_characters(stream):
+    """(full, empty, line) characters that the stream can show."""
+    try:
+        "█·─".encode(getattr(stream, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return "#", ".", "-"
+    return "█", "·", "─"
+
+
+def bar(probability, full, empty, width=BAR):
+    filled = round(probability * width)
+    return full * filled + empty * (width - filled)
+
+
+def timeline(events, duration_s, full, line, width=TIMELINE):
+    """Events as blocks on a line of `width` characters that stands for the whole recording."""
+    cells = [line] * width
+    for event in events:
+        first = min(width - 1, int(event["start_s"] / max(duration_s, 1e-9) * width))
+        last = min(width - 1, max(first, round(event["end_s"] / max(duration_s, 1e-9) * width) - 1))
+        cells[first : last + 1] = full * (last - first + 1)
+    return "".join(cells)
+
+
+def clock(seconds):
+    """3.25 -> '3.25 s', 4000.5 -> '1:06:40.5'."""
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
+
+
+class Printer:
+    """What a run says: JSON lines or a report on standard output, everything else on standard error."""
+
+    def __init__(self, args, ensemble, n_inputs):
+        self.args, self.ensemble, self.long = args, ensemble, n_inputs <= LONG_REPORTS
+        self.full, self.empty, self.line = drawing_characters(sys.stdout)
+        self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+    def paint(self, text, code):
+        return f"\033[{code}m{text}\033[0m" if self.colour else text
+
+    def out(self, text):
+        """Print to standard output at once; a bar on the terminal moves out of the way."""
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        else:
+            print(text, flush=True)
+
+    def say(self, text):
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            tqdm.write(shown(text), file=sys.stderr)
+        else:
+            print(shown(text), file=sys.stderr, flush=True)
+
+    def failures(self, sentences):
+        for sentence in sentences:
+            self.say(f"error: {sentence}")
+
+    def begin(self, note):
+        missing = self.missing_models()
+        if self.args.json or not sys.stdout.isatty():
+            for line in missing:
+                self.say(line)
+        if not self.args.json:
+            for line in [*([note] if note else []), *missing]:
+                self.out(shown(line))
+
+    def missing_models(self):
+        """Lines that say plainly when fewer models vote than should."""
+        missing, names = self.ensemble.missing, self.args.names
+        if not missing:
+            return []
+        voted, of = NUMBERS[len(names) - len(missing)], NUMBERS[len(names)]
+        return [f"{voted.capitalize()} of {of} models vote:", *(f"  {name} does not: {why}" for name, why in missing.items())]
+
+    def event(self, file, event):
+        """An event of a stream that has just ended."""
+        if self.args.json:
+            self.out(json.dumps({"file": file, **event}))
+        else:
+            self.out(f"event {clock(event['start_s'])} to {clock(event['end_s'])}   {self.scores(event)}")
+
+    def scores(self, scored):
+        return f"probability {scored['probability']:.2f}   {scored['votes']} of {count(len(self.ensemble.names), 'vote')}"
+
+    def record(self, record):
+        if self.args.json:
+            self.out(json.dumps(record))
+        elif "error" in record:
+            return  # the sentence is on standard error
+        elif self.long:
+            self.out("\n".join(self.report(record)))
+        else:
+            self.out(self.one_line(record))
+
+    def verdict(self, record):
+        return self.paint("SCREAM", "1;31") if record["verdict"] == "scream" else self.paint("no scream", "32")
+
+    def report(self, record):
+        """A recording in full, as lines."""
+        duration_s, events = record["duration_s"], record["events"]
+        name = "standard input" if record["file"] == "-" else shown(record["file"])
+        yield ""
+        yield self.paint(name, "1") + f"   {clock(duration_s)}"
+        yield f"  {self.verdict(record)}   {self.scores(record)}"
+        yield ""
+        for model, vote in record["models"].items():
+            says = vote["verdict"] == "scream"
+            drawn = self.paint(bar(vote["probability"], self.full, self.empty), "31" if says else "32")
+            yield f"  {model:20} {drawn} {vote['probability']:.2f}  {'scream' if says else '-'}"
+        yield ""
+        line = timeline(events, duration_s, self.full, self.line)
+        yield "  0 s " + line.replace(self.full, self.paint(self.full, "31")) + f" {clock(duration_s)}"
+        for event in events:
+            yield f"  {clock(event['start_s'])} to {clock(event['end_s'])}   {self.scores(event)}"
+        if not events:
+            yield "  no event"
+
+    def one_line(self, record):
+        label = "SCREAM   " if record["verdict"] == "scream" else "no scream"
+        times = ", ".join(f"{clock(e['start_s'])} to {clock(e['end_s'])}" for e in record["events"][:3])
+        more = f" and {len(record['events']) - 3} more" if len(record["events"]) > 3 else ""
+        painted = self.paint(label, "1;31" if record["verdict"] == "scream" else "32")
+        return (f"{painted} {record['probability']:.2f} {record['votes']}/{len(self.ensemble.names)}  {shown(record['file'])}"
+                + (f"  {times}{more}" if times else ""))
+
+    def end(self, records, n_failed, load_s, scan_s, many):
+        """The last line: what was done, and how long it took."""
+        seconds = sum(record.get("duration_s", 0) for record in records)
+        n_events = sum(len(record.get("events", ())) for record in records)
+        if not self.args.json and self.long and len(records) > n_failed:
+            self.out(f"\n{count(len(records) - n_failed, 'recording')}, {clock(seconds)}: analysed in {scan_s:.2f} s"
+                     f" (models loaded in {load_s:.2f} s)")
+        if many:
+            self.say(f"{count(len(records), 'file')}, {seconds / 3600:.2f} hours, {count(n_events, 'event')}, {n_failed} failed")
