@@ -1,6 +1,6 @@
 """Stage 2: train the CNN-LSTM on mel-spectrograms.
 
-    python train_cnn_lstm.py                  about 3 minutes on 2 CPU cores; CUDA is used when there is one
+    python train_cnn_lstm.py                  about 4 minutes on 2 CPU cores; CUDA is used when there is one
     python train_cnn_lstm.py --epochs 2 --steps 20    a quick look
 
 Reads audio_features.csv and the spectrograms in data/ (python extract_features.py makes them). Writes
@@ -13,7 +13,7 @@ import argparse
 from utils.artifacts import run_stage
 from utils.training import add_training_options, check_training_options, train_network
 
-EPOCHS = 10
+EPOCHS = 14
 
 
 def main(argv=None):
