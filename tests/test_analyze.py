@@ -12,6 +12,7 @@ import soundfile
 from conftest import REPOSITORY
 
 import analyze_audio
+from utils import analysis_plots
 from utils.artifacts import ArtifactError
 from utils.features import FEATURE_NAMES
 from utils.signal_settings import SAMPLE_RATE
@@ -61,7 +62,7 @@ def labels_of(figure):
 
 def test_frames_of_a_tone(recording):
     samples = analyze_audio.read_stretch(recording, 0, 600)
-    described = analyze_audio.describe_frames(samples)
+    described = analysis_plots.describe_frames(samples)
     frame = 60  # at 1.4 s
     loudest = described["power"][:, frame].argmax() * SAMPLE_RATE / 2048
     assert abs(loudest - 1000) < 11
@@ -75,9 +76,9 @@ def test_frames_of_a_tone(recording):
 
 def test_columns_average_without_losing_frames():
     values = np.arange(5003, dtype=float)[None].repeat(2, axis=0)
-    drawn = analyze_audio.columns(values)
-    assert drawn.shape[1] <= analyze_audio.MAX_COLUMNS and drawn[0, 0] == 1 and drawn[0, -1] == 5001.5
-    assert analyze_audio.columns(values[:, :7]).tolist() == values[:, :7].tolist()
+    drawn = analysis_plots.columns(values)
+    assert drawn.shape[1] <= analysis_plots.MAX_COLUMNS and drawn[0, 0] == 1 and drawn[0, -1] == 5001.5
+    assert analysis_plots.columns(values[:, :7]).tolist() == values[:, :7].tolist()
 
 
 def test_stretch_of_a_recording(recording):
@@ -91,7 +92,7 @@ def test_stretch_of_a_recording(recording):
 
 def test_panels_and_units_of_a_recording(recording, drawn):
     samples = analyze_audio.read_stretch(recording, 0, 600)
-    assert analyze_audio.draw_recording(recording, samples, 0.0, None, "unused.png") is None
+    assert analyze_audio.draw_stretch(recording, samples, 0.0, None, "unused.png") is None
     labels = labels_of(drawn[0])
     for wanted in ("amplitude (full scale 1)", "spectrogram Hz", "mel-spectrogram Hz", "MFCC number",
                    "RMS level dB of full scale", "zero crossings per sample", "time in s frequency Hz", "dB of full scale"):
@@ -101,7 +102,7 @@ def test_panels_and_units_of_a_recording(recording, drawn):
 
 def test_votes_are_drawn_below(recording, drawn):
     samples = analyze_audio.read_stretch(recording, 0, 600)
-    assert analyze_audio.draw_recording(recording, samples, 100.0, ThreeModels(), "unused.png") == "scream"
+    assert analyze_audio.draw_stretch(recording, samples, 100.0, ThreeModels(), "unused.png") == "scream"
     rows = next(axes for axes in drawn[0].axes if "svm" in [tick.get_text() for tick in axes.get_yticklabels()])
     assert [tick.get_text() for tick in rows.get_yticklabels()] == ["svm", "cnn", "cnn_mel", "all together", "events"]
     numbers = [text.get_text() for text in rows.texts]
@@ -116,7 +117,7 @@ def test_votes_are_drawn_below(recording, drawn):
                                                (np.ones(700) * 0.1, ThreeModels())])
 def test_silence_and_very_short_recordings_have_a_picture(tmp_path, samples, ensemble):
     picture = tmp_path / "a.png"
-    analyze_audio.draw_recording("a.wav", samples.astype(np.float32), 0.0, ensemble, picture)
+    analyze_audio.draw_stretch("a.wav", samples.astype(np.float32), 0.0, ensemble, picture)
     assert png_size(picture)[0] > 1000
 
 

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from importlib import metadata
 
-
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)  # full disk, no permission
 PICKLE_LIST = "SHA256SUMS.json"  # in models/: hashes of the pickles that this project made and may unpickle
 
@@ -45,6 +44,15 @@ def atomic_path(path):
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
         raise
+
+
+@contextlib.contextmanager
+def writable(path):
+    """Turn the system's refusal to write `path` into one sentence (ArtifactError)."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def write_json(path, content):

@@ -13,7 +13,7 @@ import subprocess
 
 import soundfile
 
-from utils.artifacts import ArtifactError, atomic_path
+from utils.artifacts import ArtifactError, atomic_path, writable
 from utils.audio import SAMPLE_RATE, AudioError, open_sound_file
 
 EVENT_COLUMNS = ("file", "start_s", "end_s", "duration_s", "probability", "votes")
@@ -85,20 +85,6 @@ def write_csv(path, records, settings):
     with writable(path), atomic_path(path) as temporary, EventTable(temporary, settings) as table:
         for record in records:
             table.write(record["file"], record.get("events", []))
-
-
-class writable:
-    """Turn the system's refusal to write `path` into one sentence (ArtifactError)."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, OSError):
-            raise ArtifactError(f"{self.path}: cannot be written ({error.strerror or error})") from None
 
 
 def write_text(path, lines):

@@ -13,7 +13,8 @@ from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window,
 from utils.ensemble import CLASSICAL_FILES, NETWORK_FILES
 from utils.event_files import clip_name
 from utils.features import FEATURE_NAMES, N_BANDS, describe_windows
-from utils.plots import FREQUENCY_TICKS, clock, draw_spectrogram, empty_figure, save_figure
+from utils.figures import empty_figure, save_figure
+from utils.plots import FREQUENCY_TICKS, clock, draw_spectrogram
 
 PATCH, STRIDE = 16, 8  # bands and frames: 1,400 Hz (or 16 mel bands) by 0.37 s
 BATCH = 32

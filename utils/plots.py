@@ -8,9 +8,9 @@ import os
 import numpy as np
 import scipy.fft
 
-from utils.artifacts import ArtifactError, atomic_path
-from utils.event_files import safe_name, writable
+from utils.event_files import safe_name
 from utils.features import N_MELS, decibels, hann, hz_to_mel, mel_power
+from utils.figures import empty_figure, save_figure
 from utils.signal_settings import HOP, N_FFT, SAMPLE_RATE
 
 MAX_COLUMNS = 2048  # of a spectrogram; twice the pixels that are needed
@@ -90,24 +90,6 @@ def clock(seconds):
     hours, minutes = divmod(int(minutes), 60)
     text = f"{seconds:04.1f}".removesuffix(".0")
     return f"{hours}:{minutes:02d}:{text}" if hours else f"{minutes}:{text}"
-
-
-def empty_figure(width, height):
-    """A matplotlib figure that needs no screen. Raises ArtifactError when matplotlib is missing."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ArtifactError("pictures need the package matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure, path):
-    """Write a PNG whole or not at all. Raises ArtifactError."""
-    with writable(path), atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
 
 
 def draw_spectrogram(axes, mel_db, extent_s, range_db=80):
