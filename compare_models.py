@@ -16,10 +16,11 @@ import sys
 import numpy as np
 
 from utils.artifacts import ArtifactError, run_stage
-from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, markdown_table,
-                              plot_comparison, plot_transfer, refuse_seen_clips, score_rows, time_models, write_csv, write_text)
-from utils.dataset import FEATURES_CSV, read_manifest, read_windows
-from utils.ensemble import MODEL_FILES, load_ensemble
+from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
+                              plot_transfer, refuse_seen_clips, score_rows, time_models)
+from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
+from utils.ensemble import MODEL_FILES, load_ensemble, training_command
+from utils.tables import markdown_table, write_csv, write_text
 
 # whole collections on one side only; petz and animalia came later and take part in neither side
 SIDES = {"A": ("noise-of-life", "esc10", "baby-cry-detection"),
@@ -36,10 +37,13 @@ def parse_arguments(argv=None):
     parser.add_argument("--models", default="models", metavar="DIR", help="models to compare; reports go to this folder too")
     parser.add_argument("--transfer", action="store_true", help="whole-source hold-out in both directions")
     parser.add_argument("--cross-validate", type=int, metavar="K", help="group-safe K-fold cross-validation")
-    parser.add_argument("--seeds", type=int, default=1, help="with --transfer: seeds to train, the median is reported (default %(default)s)")
-    parser.add_argument("--work", default="checkpoints", metavar="DIR", help="models of --transfer and --cross-validate (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1,
+                        help="with --transfer: seeds to train, the median is reported (default %(default)s)")
+    parser.add_argument("--work", default="checkpoints", metavar="DIR",
+                        help="models of --transfer and --cross-validate (default %(default)s)")
     parser.add_argument("--epochs", type=int, help="with either: epochs of the networks (default: as the stage scripts)")
-    parser.add_argument("--jobs", type=int, default=1, help="with either: stage scripts that train at the same time (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1,
+                        help="with either: stage scripts that train at the same time (default %(default)s)")
     args = parser.parse_args(argv)
     if args.cross_validate is not None and args.cross_validate < 3:
         parser.error("--cross-validate needs at least 3 parts")
@@ -51,7 +55,7 @@ def train_missing(args, tasks):
     from joblib import Parallel, delayed
 
     def run(folder, options, stage):
-        made = [name for name in MODEL_FILES if stage in (f"train_{name}.py", "train_ml.py" if not name.startswith("cnn") else "")]
+        made = [name for name in MODEL_FILES if training_command(name) == f"python {stage}"]
         if all(os.path.exists(os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json")) for name in made):
             return
         command = [sys.executable, stage, "--features", args.features, "--data", args.data, "--models", folder, *options]
@@ -74,7 +78,7 @@ def train_missing(args, tasks):
 
 def compare_test_split(args, windows, manifest):
     ensemble = load_ensemble(args.models)
-    for name, why in ensemble.missing.items():
+    for why in ensemble.missing.values():
         print(f"left out: {why}", file=sys.stderr)
     refuse_seen_clips(args.models, ensemble.reports)
     rows = np.flatnonzero(windows.split == "test")
@@ -98,8 +102,10 @@ def compare_test_split(args, windows, manifest):
 def transfer(args, windows, manifest):
     """Train on side A, test on side B, and the other way round."""
     directions = [("A", "B"), ("B", "A")]
-    folder_of = {(train, seed): os.path.join(args.work, "transfer", f"{train}-seed{seed}") for train, _ in directions for seed in range(args.seeds)}
-    train_missing(args, {folder: ["--sources", *SIDES[train], "--seed", str(seed)] for (train, seed), folder in folder_of.items()})
+    folder_of = {(train, seed): os.path.join(args.work, "transfer", f"{train}-seed{seed}")
+                 for train, _ in directions for seed in range(args.seeds)}
+    train_missing(args, {folder: ["--sources", *SIDES[train], "--seed", str(seed)]
+                         for (train, seed), folder in folder_of.items()})
     text, drawn = [], {}
     for train, test in directions:
         rows = np.flatnonzero(np.isin(windows.source, SIDES[test]))
@@ -132,8 +138,6 @@ def cross_validate(args, windows, manifest):
     k = args.cross_validate
     folders = {os.path.join(args.work, f"folds-{k}", str(fold)): ["--folds", str(k), "--fold", str(fold)] for fold in range(k)}
     train_missing(args, folders)
-    from utils.dataset import choose_split
-
     per_fold, labels, pooled = [], [], {}
     for fold, folder in enumerate(folders):
         rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold) == "test")

@@ -15,7 +15,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import alternate, describe_machine, markdown_table, use_one_thread, write_section
+from benchmarks.machine import alternate, describe_machine, use_one_thread, write_section
 
 use_one_thread()
 
@@ -28,6 +28,7 @@ from utils.audio import clean_window, read_audio, window_starts  # noqa: E402
 from utils.dataset import audio_files  # noqa: E402
 from utils.features import describe_window, describe_windows, hann  # noqa: E402
 from utils.signal_settings import HOP, N_FFT, WINDOW  # noqa: E402
+from utils.tables import markdown_table  # noqa: E402
 
 CLIP_S = 5.0
 

@@ -20,7 +20,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import numpy as np
 import soundfile
 
-from benchmarks.machine import alternate, describe_machine, markdown_table, write_section
+from benchmarks.machine import alternate, describe_machine, write_section
+from utils.tables import markdown_table
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 N_DIFFERENT = 200
@@ -99,7 +100,7 @@ def main(argv=None):
     write_section("Stage 1 with more jobs and more clips", f"`python benchmarks/jobs.py`\n\n{machine}; clips of 2.5 s, "
                   f"start of all processes included. {args.clips:,} clips, medians of {args.runs} alternating runs:\n\n"
                   + markdown_table(["jobs", "wall time", "per clip", "times as fast"], jobs_table)
-                  + "\n\nWith 2 jobs, one run for each number of clips:\n\n"
+                  + "\nWith 2 jobs, one run for each number of clips:\n\n"
                   + markdown_table(["clips", "wall time", "each further clip", "peak memory of the parent"], counts_table))
     return 0
 

@@ -48,13 +48,9 @@ def describe_machine(*libraries):
     return f"{date.today()}, {processor()}, {os.cpu_count()} cores{load}, Python {platform.python_version()}, {versions}"
 
 
-def markdown_table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
 def write_section(title, text):
     """Print the text and make it the section `title` of results.md, in place of an older one."""
+    text = text.rstrip()
     print(f"\n## {title}\n\n{text}")
     sections = RESULTS.read_text().split("\n## ") if RESULTS.exists() else ["# Measured\n\nEach section names its command.\n"]
     sections = [sections[0], *(section for section in sections[1:] if section.split("\n", 1)[0] != title)]

@@ -19,12 +19,14 @@ from tqdm import tqdm
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from utils import scenes
-from utils.artifacts import ArtifactError, atomic_path, run_stage
+from utils.artifacts import ArtifactError, run_stage
 from utils.audio import clean_window, cut_windows, read_audio
-from utils.comparison import markdown_table, refuse_seen_clips, write_text
+from utils.comparison import refuse_seen_clips
 from utils.dataset import FEATURES_CSV, audio_files, read_windows
 from utils.ensemble import load_ensemble
+from utils.figures import empty_figure, save_figure
 from utils.signal_settings import SAMPLE_RATE
+from utils.tables import markdown_table, write_text
 
 BACKGROUNDS = {"café": "cafe", "street": "busy-street", "rain": "light-rain", "babble": "crowd"}
 SNRS_DB = (20, 10, 5, 0, -5)
@@ -51,8 +53,10 @@ def conditions(ambience):
     for name, background in ambience.items():
         changes[f"noise: {name}"] = {f"{snr} dB": lambda samples, rng, b=background, snr=snr: scenes.mix(
             samples, scenes.loop_to(b, len(samples), rng), snr) for snr in SNRS_DB}
-    changes["band limit"] = {f"{hz // 1000} kHz": lambda samples, rng, hz=hz: scenes.limit_band(samples, hz) for hz in (11000, 8000, 4000)}
-    changes["reverberation"] = {f"{s} s": lambda samples, rng, s=s: scenes.reverberate(samples, s, 1.0, rng) for s in (0.3, 0.6, 1.2)}
+    changes["band limit"] = {f"{hz // 1000} kHz": lambda samples, rng, hz=hz: scenes.limit_band(samples, hz)
+                             for hz in (11000, 8000, 4000)}
+    changes["reverberation"] = {f"{s} s": lambda samples, rng, s=s: scenes.reverberate(samples, s, 1.0, rng)
+                                for s in (0.3, 0.6, 1.2)}
     changes["level"] = {f"{db} dBFS": lambda samples, rng, db=db: level(samples, db) for db in (0, -20, -40, -60)}
     changes["MP3"] = {"strongest compression": lambda samples, rng: mp3(samples, 1.0)}
     return changes
@@ -92,13 +96,9 @@ def measure(ensemble, clips, label, changes, seed):
 
 
 def plot(path, rows):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     groups = [group for group in dict.fromkeys(row[0] for row in rows) if group != "clean"]
-    figure, axes = plt.subplots(2, 4, figsize=(16, 7), layout="constrained", sharey=True)
+    figure = empty_figure(16, 7, dpi=80)
+    axes = figure.subplots(2, 4, sharey=True)
     for axis, group in zip(axes.flat, groups):
         points = [row for row in rows if row[0] in ("clean", group)]
         axis.plot([row[1] for row in points], [row[2] for row in points], "o-", label="recall")
@@ -108,8 +108,7 @@ def plot(path, rows):
     axes.flat[0].legend()
     for axis in axes.flat[len(groups):]:
         axis.set_axis_off()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=80)
+    save_figure(figure, path)
 
 
 def main(argv=None):
@@ -132,9 +131,10 @@ def main(argv=None):
     rows = measure(ensemble, clips, label, conditions({name: read_audio(path) for name, path in found.items()}), args.seed)
     clean = rows[0][2]
     table = markdown_table(["change", "step", "recall", "of clean", "false positives"],
-                           [[group, name, f"{recall:.2f}", f"{recall / max(clean, 1e-9):.0%}", f"{fpr:.3f}"] for group, name, recall, fpr in rows])
-    text = (f"# Stress curves\n\n`python benchmarks/stress.py`: {int(label.sum())} screams and {int((1 - label).sum())} other clips of the "
-            f"test split, verdict of the vote at the default operating point.\n\n{table}")
+                           [[group, name, f"{recall:.2f}", f"{recall / max(clean, 1e-9):.0%}", f"{fpr:.3f}"]
+                            for group, name, recall, fpr in rows])
+    text = (f"# Stress curves\n\n`python benchmarks/stress.py`: {int(label.sum())} screams and {int((1 - label).sum())} other "
+            f"clips of the test split, verdict of the vote at the default operating point.\n\n{table}")
     print(text)
     write_text(os.path.join(args.out, "stress.md"), text)
     plot(os.path.join(args.out, "stress.png"), rows)

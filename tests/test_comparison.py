@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from utils.artifacts import ArtifactError
-from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, markdown_table,
-                              plot_comparison, refuse_seen_clips, reliability, write_csv, write_text)
+from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
+                              refuse_seen_clips, reliability)
 from utils.dataset import Windows
 from utils.ensemble import MODEL_FILES, combine
+from utils.tables import markdown_table, write_csv, write_text
 
 
 def windows_of(rows):

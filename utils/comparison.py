@@ -1,15 +1,15 @@
 """Six models and their vote side by side: tables and figures from scores on held-out windows."""
 
-import csv
 import os
 import time
 
 import numpy as np
 
-from utils.artifacts import ArtifactError, atomic_path
+from utils.artifacts import ArtifactError
 from utils.dataset import MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
 from utils.evaluation import highest_window, ranking_figures, verdict_figures
+from utils.figures import empty_figure, import_seaborn, save_figure
 
 VOTE = "vote"
 COLUMNS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "roc_auc": "ROC-AUC", "mcc": "MCC",
@@ -18,7 +18,7 @@ COLUMNS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall",
 
 
 def score_rows(ensemble, windows, data_dir, manifest, rows, batch=256):
-    """Probabilities [len(rows), n_models] of stored windows, and the seconds each model took."""
+    """Probabilities [len(rows), n_models] of stored windows; the spectrograms are read from data_dir in pieces."""
     stft = read_spectrograms(data_dir, STFT_NPY, len(windows), manifest)
     mel = read_spectrograms(data_dir, MEL_NPY, len(windows), manifest)
     scored = []
@@ -71,18 +71,14 @@ def figures_of(label, scores):
 def confused_classes(windows, rows, probability, most=5):
     """The sound classes with most clips above the 1 % false-positive level: [(class, clips above, clips)]."""
     names = np.array([f"{s}/{c}" for s, c in zip(windows.source[rows], windows.sound_class[rows])])
-    files, first = np.unique(windows.file[rows], return_index=True)
+    _, first = np.unique(windows.file[rows], return_index=True)
     label, highest = highest_window(windows.file[rows], windows.label[rows], probability)
     others = label == 0
     above = others & (highest > np.quantile(highest[others], 0.99))
     clip_class = names[first]
-    counted = [(str(name), int((above & (clip_class == name)).sum()), int((clip_class == name).sum())) for name in np.unique(clip_class[above])]
+    counted = [(str(name), int((above & (clip_class == name)).sum()), int((clip_class == name).sum()))
+               for name in np.unique(clip_class[above])]
     return sorted(counted, key=lambda row: (-row[1], row[0]))[:most]
-
-
-def markdown_table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]) + "\n"
 
 
 def figure_rows(figures):
@@ -90,16 +86,6 @@ def figure_rows(figures):
     keys = [key for key in COLUMNS if any(key in values for values in figures.values())]
     rows = [[name] + [f"{values[key]:.3f}" if key in values else "" for key in keys] for name, values in figures.items()]
     return ["model"] + [COLUMNS[key] for key in keys], rows
-
-
-def write_text(path, text):
-    with atomic_path(path) as temporary, open(temporary, "w") as file:
-        file.write(text)
-
-
-def write_csv(path, header, rows):
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def file_sizes(models_dir, names):
@@ -115,13 +101,10 @@ def reliability(label, probability, bins=8):
 
 def plot_comparison(path, label, scores, title):
     """ROC, precision-recall, reliability and a confusion matrix per model and for the vote, in one figure."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
     from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
-    figure, axes = plt.subplots(3, 4, figsize=(17, 12), layout="constrained")
+    figure = empty_figure(17, 12, dpi=80)
+    axes = figure.subplots(3, 4)
     figure.suptitle(title)
     roc, recall_axis, calibration, spare = axes[0]
     for name, (probability, _) in scores.items():
@@ -139,36 +122,27 @@ def plot_comparison(path, label, scores, title):
         draw_confusion(axis, name, np.array(verdict_figures(label, verdict)["confusion_matrix"]))
     for axis in (spare, axes[2][3]):
         axis.set_axis_off()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=80)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def plot_transfer(path, drawn):
     """ROC curves per direction: {title: (label, scores)}."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
     from sklearn.metrics import RocCurveDisplay
 
-    figure, axes = plt.subplots(1, len(drawn), figsize=(7 * len(drawn), 6), layout="constrained", squeeze=False)
+    figure = empty_figure(7 * len(drawn), 6, dpi=90)
+    axes = figure.subplots(1, len(drawn), squeeze=False)
     for axis, (title, (label, scores)) in zip(axes[0], drawn.items()):
         for name, (probability, _) in scores.items():
             style = {"linewidth": 2.5, "color": "black"} if name == VOTE else {"linewidth": 1.2}
             RocCurveDisplay.from_predictions(label, probability, ax=axis, name=name, curve_kwargs=style)
         axis.set(xscale="log", xlim=(1e-3, 1), title=f"trained → tested: {title}", xlabel="false-positive rate", ylabel="recall")
         axis.legend(fontsize=8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=90)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def draw_confusion(axis, name, matrix):
-    import seaborn
-
-    seaborn.heatmap(matrix, annot=True, fmt="d", cbar=False, cmap="Blues", ax=axis,
-                    xticklabels=["non_scream", "scream"], yticklabels=["non_scream", "scream"])
+    import_seaborn().heatmap(matrix, annot=True, fmt="d", cbar=False, cmap="Blues", ax=axis,
+                             xticklabels=["non_scream", "scream"], yticklabels=["non_scream", "scream"])
     axis.set(title=name, xlabel="called", ylabel="true")
 
 
