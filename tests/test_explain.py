@@ -7,12 +7,14 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PowerTransformer, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, PowerTransformer, StandardScaler
+from sklearn.svm import SVC
 
+from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW, clean_window
 from utils.ensemble import Ensemble
-from utils.explain import (MOST_PICTURES, explain_recording, explain_window, log_odds, occluded, patch_corners,
-                           spread_over_patches, strongest_windows)
+from utils.explain import (MOST_PICTURES, draw_explanation, explain_recording, explain_window, log_odds, occluded,
+                           patch_corners, spread_over_patches, strongest_windows)
 from utils.features import FEATURE_NAMES, describe_window
 
 CENTROID = FEATURE_NAMES.index("spectral_centroid_mean")
@@ -71,6 +73,27 @@ def test_the_only_telling_feature_stands_out_in_a_forest(training_features, tone
     explanation = explain_window(tone_window, ensemble_of({"random_forest": forest, "logistic_regression": logistic}))
     for contributions in explanation["features"].values():
         assert np.abs(contributions).argmax() == CENTROID and contributions[CENTROID] > 0.5
+
+
+@pytest.mark.parametrize("first_step", [StandardScaler(), PowerTransformer()])
+@pytest.mark.parametrize("classifier", [SVC(), RandomForestClassifier(10, random_state=0), LogisticRegression()])
+def test_every_classical_model_is_explained_alone(training_features, tone_window, first_step, classifier):
+    pipeline = make_pipeline(first_step, classifier).fit(*training_features)
+    explanation = explain_window(tone_window, ensemble_of({"svm": pipeline}))
+    assert np.isfinite(explanation["features"]["svm"]).all() and explanation["features"]["svm"].any()
+    assert draw_explanation(explanation, "a.wav").axes[0].get_title().startswith("svm")
+
+
+def test_models_that_cannot_be_explained_are_named(training_features, tone_window):
+    forest = RandomForestClassifier(5, random_state=0).fit(*training_features)
+    scaled = make_pipeline(MinMaxScaler(), LogisticRegression()).fit(*training_features)  # 0 is the smallest, not the typical
+    classical = {"random_forest": forest, "logistic_regression": scaled}
+    explanation = explain_window(tone_window, ensemble_of(classical, {"cnn": ListensTo(slice(33, 37), slice(0, 128))}))
+    assert explanation["features"] == {} and list(explanation["maps"]) == ["cnn"]
+    title = draw_explanation(explanation, "a.wav").get_suptitle()
+    assert "random_forest, logistic_regression cannot be explained" in title
+    with pytest.raises(ArtifactError, match=r"random_forest cannot be explained: no scaling"):
+        draw_explanation(explain_window(tone_window, ensemble_of({"random_forest": forest})), "a.wav")
 
 
 def test_maps_show_where_a_network_listens(tone_window):

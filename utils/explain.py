@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, read_blocks
 from utils.ensemble import CLASSICAL_FILES, NETWORK_FILES
 from utils.event_files import clip_name
@@ -29,13 +30,21 @@ def log_odds(probability):
 
 
 def typical_features(classical):
-    """Values [34] of a typical training window: the centre of a pipeline's scaler, as near to the median as it gets.
+    """Values [34] of a typical training window: the centre of a pipeline's scaling, as near to the median as it gets.
 
-    classical: {name: pipeline}, whose first step is the scaler.
+    classical: {name: pipeline}. Returns None when no pipeline begins with a scaling whose 0 is the centre of its training data.
     """
-    centres = [classical[name][0].inverse_transform(np.zeros((1, len(FEATURE_NAMES))))[0]
-               for name in sorted(classical, key=lambda name: name != "logistic_regression")]  # its transform removes skew
-    return next(centre for centre in centres if np.isfinite(centre).all())
+    if not classical:
+        return None
+    from sklearn.preprocessing import PowerTransformer, RobustScaler, StandardScaler
+
+    for name in sorted(classical, key=lambda name: name != "logistic_regression"):  # first: its transform removes skew
+        steps = getattr(classical[name], "steps", [(None, None)])
+        if isinstance(steps[0][1], (PowerTransformer, RobustScaler, StandardScaler)):
+            centre = steps[0][1].inverse_transform(np.zeros((1, len(FEATURE_NAMES))))[0]
+            if np.isfinite(centre).all():
+                return centre
+    return None
 
 
 def patch_corners():
@@ -68,7 +77,8 @@ def explain_window(window, ensemble):
 
     window: float32 [65,024]. ensemble: utils.ensemble.Ensemble. Returns a dict:
     probabilities {model: 0-1};
-    features {classical model: [34]}, by how much the log-odds fall when that feature becomes typical;
+    features {classical model: [34]}, by how much the log-odds fall when that feature becomes typical; empty if no model
+    knows what is typical;
     maps {network: [128 bands, 128 frames]}, by how much they fall when that place becomes quiet;
     spectrograms {"stft": ..., "mel": ...}, both [128, 128] in dB.
     """
@@ -76,18 +86,20 @@ def explain_window(window, ensemble):
     whole = ensemble.score_described(features, stft_db, mel_db)[0]
     corners = patch_corners()
     changed = np.repeat(features, len(corners), axis=0)  # row i < 34 lacks feature i, and every row lacks one patch
-    if ensemble.classical:
+    typical = typical_features(ensemble.classical)
+    if typical is not None:
         index = np.arange(len(FEATURE_NAMES))
-        changed[index, index] = typical_features(ensemble.classical)
+        changed[index, index] = typical
     scores = np.concatenate([
         ensemble.score_described(changed[first : first + BATCH], occluded(stft_db[0], corners[first : first + BATCH]),
                                  occluded(mel_db[0], corners[first : first + BATCH]))
         for first in range(0, len(corners), BATCH)])  # [n_patches, n_models]
     falls = log_odds(whole) - log_odds(scores)
     column = {name: falls[:, i] for i, name in enumerate(ensemble.names)}
+    classical = [name for name in ensemble.names if name in CLASSICAL_FILES and typical is not None]
     return {
         "probabilities": dict(zip(ensemble.names, map(float, whole))),
-        "features": {name: column[name][: len(FEATURE_NAMES)] for name in ensemble.names if name in CLASSICAL_FILES},
+        "features": {name: column[name][: len(FEATURE_NAMES)] for name in classical},
         "maps": {name: spread_over_patches(column[name], corners) for name in ensemble.names if name in NETWORK_FILES},
         "spectrograms": {"stft": stft_db[0], "mel": mel_db[0]},
     }
@@ -156,8 +168,17 @@ def draw_map(axes, spectrogram, kind, contributions, name, probability):
 
 
 def draw_explanation(explanation, title):
-    """An explanation as a matplotlib figure: a map per network, bars per classical model."""
+    """An explanation as a matplotlib figure: a map per network, bars per classical model.
+
+    Models that could not be explained are named above; if that is all of them, ArtifactError is raised.
+    """
     maps, features, probabilities = explanation["maps"], explanation["features"], explanation["probabilities"]
+    unexplained = [name for name in probabilities if name not in maps and name not in features]
+    if unexplained:
+        why = f"{', '.join(unexplained)} cannot be explained: no scaling of the features says what is typical"
+        if len(unexplained) == len(probabilities):
+            raise ArtifactError(why)
+        title = f"{title}\n{why}"
     rows = [row for row in (maps, features) if row]
     figure = empty_figure(13, 4.2 * len(rows) + 0.6)
     figure.suptitle(f"{title}\nred spoke for a scream, blue against it", parse_math=False)
