@@ -47,6 +47,9 @@ def parse_arguments(argv=None):
     args = parser.parse_args(argv)
     if args.cross_validate is not None and args.cross_validate < 3:
         parser.error("--cross-validate needs at least 3 parts")
+    for name in ("seeds", "epochs", "jobs"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1")
     return args
 
 

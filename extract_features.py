@@ -134,7 +134,8 @@ def write_windows(clips, splits, args, paths):
         rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class"])
         stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
         described = Parallel(args.jobs, return_as="generator", batch_size="auto")(delayed(describe_clip)(clip) for clip in clips)
-        for clip, split, result in tqdm(zip(clips, splits, described), total=len(clips), unit="clip", desc="windows", disable=None):
+        results = tqdm(zip(clips, splits, described), total=len(clips), unit="clip", desc="windows", disable=None)
+        for clip, split, result in results:
             if isinstance(result, str):
                 failures.append(result)
                 print(f"skipped: {result}", file=sys.stderr)
@@ -190,7 +191,8 @@ def main(argv=None):
         folders.append(download(args.download))
     folders = folders or [folder for folder in DEFAULT_FOLDERS if os.path.isdir(folder)]
     if not folders:
-        raise ArtifactError(f"no clips here: give --audio DIR, or --download noise-of-life, or put {' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
+        raise ArtifactError("no clips here: give --audio DIR, or --download noise-of-life, or put "
+                            f"{' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
     clips = group_identical_clips([clip for folder in folders for clip in find_clips(folder)])
     splits = split_clips(clips, args.seed)
     settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment}

@@ -83,14 +83,15 @@ def evaluate(pipeline, windows, split, calibration):
     figures = {}
     for part in ("train", "validation", "test"):
         rows = windows.rows(split == part)
-        if len(rows):
-            probability = probability_of(classical_score(pipeline, rows.features), calibration)
-            figures[part] = clip_figures(rows.file, rows.label, probability)
+        if not len(rows):
+            continue
+        probability = probability_of(classical_score(pipeline, rows.features), calibration)
+        figures[part] = clip_figures(rows.file, rows.label, probability)
+        if part == "test":
             label, highest = highest_window(rows.file, rows.label, probability)
-    if "test" in figures:  # the last part of the loop
-        figures["test"]["train_test_accuracy_gap"] = figures["train"]["accuracy"] - figures["test"]["accuracy"]
-        figures["test"]["classification_report"] = classification_report(
-            label, highest >= 0.5, labels=[0, 1], target_names=["non_scream", "scream"], zero_division=0)
+            figures[part]["train_test_accuracy_gap"] = figures["train"]["accuracy"] - figures[part]["accuracy"]
+            figures[part]["classification_report"] = classification_report(
+                label, highest >= 0.5, labels=[0, 1], target_names=["non_scream", "scream"], zero_division=0)
     return figures
 
 
@@ -105,7 +106,11 @@ def print_figures(name, figures):
 
 
 def train(name, pipeline, windows, extra, split, evaluated, args):
-    """Fit one pipeline on the training rows and their augmented copies. Returns its operating point."""
+    """Fit one pipeline on the training rows and their augmented copies, in place. Returns its operating point.
+
+    extra: augmented rows, or None. evaluated: with --all-data the JSON of the evaluated model, whose settings and
+    operating point are kept, else None.
+    """
     rows = windows.rows(split == "train")
     if name == "svm":
         pipeline.set_params(**(evaluated["training"]["tuned"] if evaluated else tune_svm(pipeline, rows, args)))
@@ -116,9 +121,9 @@ def train(name, pipeline, windows, extra, split, evaluated, args):
     held_out = windows.rows(split == "validation")
     if evaluated:
         return evaluated["calibration"]
-    if len(held_out) and held_out.label.any():
+    if len(set(held_out.label)) == 2:
         return fit_calibration(held_out.label, classical_score(pipeline, held_out.features))
-    return {"threshold": 0.0, "slope": 1.0}  # no validation part: the classifier's own decision
+    return {"threshold": 0.0, "slope": 1.0}  # no screams or no other sounds held out: the classifier's own decision
 
 
 def save(name, pipeline, calibration, metrics, settings, args):
@@ -137,7 +142,7 @@ def save(name, pipeline, calibration, metrics, settings, args):
 
 
 def train_all(windows, extra, split, settings, args, write=True):
-    """Train, evaluate and save the three pipelines. Returns the figures by model name."""
+    """Train and evaluate the three pipelines; with `write`, print and save them. Returns {model: {part: figures}}."""
     figures = {}
     for name, pipeline in build_pipelines(args.seed).items():
         json_path = os.path.join(args.models, os.path.splitext(CLASSICAL_FILES[name])[0] + ".json")
@@ -154,15 +159,20 @@ def train_all(windows, extra, split, settings, args, write=True):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_split_options(parser)
-    parser.add_argument("--split", choices=["group", "random"], default="group", help="random: 80/20 without groups, as others report")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes for the SVM's grid search (default: one per core)")
+    parser.add_argument("--split", choices=["group", "random"], default="group",
+                        help="random: 80/20 without groups, as others report")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(),
+                        help="processes for the SVM's grid search (default: one per core)")
     args = parser.parse_args(argv)
     check_split_options(parser, args)
+    if args.jobs < 1:
+        parser.error("--jobs must be at least 1")
     if args.split == "random":
         args.seed = PUBLISHED_SEED
 
     windows = read_windows(args.features)
-    settings = {"signal": SIGNAL_SETTINGS, "split": args.split, "sources": args.sources, "fold": args.fold, "folds": args.folds, "seed": args.seed}
+    settings = {"signal": SIGNAL_SETTINGS, "split": args.split, "sources": args.sources, "fold": args.fold, "folds": args.folds,
+                "seed": args.seed}
     bare = not any(windows.group)
     if bare:
         print(f"{args.features} has no groups: near-identical rows and neighbouring file numbers are kept together")

@@ -95,7 +95,8 @@ def test_recordings_fade_into_each_other_without_a_jump(tmp_path):
     log = []
     stream = long_scene.endless_ambience([str(tmp_path / "swell.wav")], np.random.default_rng(0), log)
     joined = np.concatenate([next(stream) for _ in range(6)])[SAMPLE_RATE:]
-    assert np.abs(np.diff(joined)).max() < 3 * 0.04 * 2 * np.pi * 0.75 / SAMPLE_RATE and [e["start_s"] for e in log[:2]] == [0, 19]
+    assert np.abs(np.diff(joined)).max() < 3 * 0.04 * 2 * np.pi * 0.75 / SAMPLE_RATE
+    assert [entry["start_s"] for entry in log[:2]] == [0, 19]
 
 
 def test_same_seed_same_scene_other_seed_other_scene(material, tmp_path):

@@ -54,7 +54,7 @@ def clip_scores(windows, rows, ensemble, probabilities):
     file, label = windows.file[rows], windows.label[rows]
     scores = {}
     for column, name in enumerate(ensemble.names):
-        clip_label, highest = highest_window(file, label, probabilities[:, column])
+        _, highest = highest_window(file, label, probabilities[:, column])
         scores[name] = highest, highest >= 0.5
     probability, _, verdict = ensemble.combine(probabilities)
     clip_label, highest = highest_window(file, label, probability)
@@ -82,13 +82,14 @@ def confused_classes(windows, rows, probability, most=5):
 
 
 def figure_rows(figures):
-    """Rows of text for a table: one per model, the vote last."""
+    """Header and rows of text for a table with a row per entry of {model: figures}; a figure that is missing is empty."""
     keys = [key for key in COLUMNS if any(key in values for values in figures.values())]
     rows = [[name] + [f"{values[key]:.3f}" if key in values else "" for key in keys] for name, values in figures.items()]
     return ["model"] + [COLUMNS[key] for key in keys], rows
 
 
 def file_sizes(models_dir, names):
+    """{model: size of its file in MB}."""
     return {name: os.path.getsize(os.path.join(models_dir, MODEL_FILES[name])) / 1e6 for name in names}
 
 

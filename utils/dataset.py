@@ -12,7 +12,8 @@ import numpy as np
 from utils.artifacts import ArtifactError, read_json, sha256_of
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
 
-AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".m4a", ".aac", ".mp4", ".webm", ".mkv", ".mov", ".wma", ".3gp")
+AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au",
+                    ".m4a", ".aac", ".mp4", ".webm", ".mkv", ".mov", ".wma", ".3gp")  # this line through ffmpeg
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.70, 0.15, 0.15)
 NEIGHBOURS_PER_GROUP = 25  # file numbers this close may be cuts of one recording
@@ -296,7 +297,8 @@ def read_spectrograms(data_dir, name, n_windows, manifest):
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged ({error}): run {EXTRACT} again") from None
     if spectrograms.shape != (n_windows, 128, 128):
-        raise ArtifactError(f"{path} does not fit {FEATURES_CSV} ({spectrograms.shape[0]} and {n_windows} windows): run {EXTRACT} again")
+        raise ArtifactError(f"{path} does not fit {FEATURES_CSV} ({spectrograms.shape[0]} and {n_windows} windows): "
+                            f"run {EXTRACT} again")
     return spectrograms
 
 
@@ -321,7 +323,8 @@ def choose_split(windows, sources=None, folds=None, fold=None, all_data=False, s
     if sources:
         unknown = set(sources) - set(windows.source)
         if unknown:
-            raise ArtifactError(f"no clips of source {', '.join(sorted(unknown))}; there are: {', '.join(sorted(set(windows.source)))}")
+            raise ArtifactError(f"no clips of source {', '.join(sorted(unknown))}; "
+                                f"there are: {', '.join(sorted(set(windows.source)))}")
         split[split == "test"] = "train"  # the other sources are the test
         split[~np.isin(windows.source, list(sources))] = "unused"
     return split

@@ -54,7 +54,8 @@ def choose_device(wanted):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         print(f"device: {torch.cuda.get_device_name()}, bfloat16 mixed precision")
     else:
-        print(f"device: CPU with {torch.get_num_threads()} threads, {'bfloat16 mixed precision' if cpu_has_bfloat16() else 'float32'}")
+        precision = "bfloat16 mixed precision" if cpu_has_bfloat16() else "float32"
+        print(f"device: CPU with {torch.get_num_threads()} threads, {precision}")
     return device
 
 
@@ -178,8 +179,8 @@ def train_network(name, args):
     optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=args.epochs * args.steps, pct_start=0.15)
     pos_weight = torch.tensor(batches.pos_weight, device=device)
-    settings = {"signal": SIGNAL_SETTINGS, "network": name, "fingerprint": manifest["fingerprint"],
-                "options": {key: value for key, value in vars(args).items() if key not in ("restart", "device", "threads", "models")}}
+    options = {key: value for key, value in vars(args).items() if key not in ("restart", "device", "threads", "models")}
+    settings = {"signal": SIGNAL_SETTINGS, "network": name, "fingerprint": manifest["fingerprint"], "options": options}
     history, best, best_state = [], -math.inf, None
     if os.path.exists(checkpoint_path) and not args.restart:
         history, best, best_state = resume(checkpoint_path, settings, network, average, optimiser, schedule, batches)
@@ -263,7 +264,7 @@ def write_model(path, name, args, settings, windows, spectrograms, rows, network
     if args.all_data:
         calibration, metrics = evaluated["calibration"], evaluated["metrics"]
     else:
-        held_out = "validation" if len(rows["validation"]) else "train"
+        held_out = "validation" if len(set(windows.label[rows["validation"]])) == 2 else "train"
         calibration = fit_calibration(windows.label[rows[held_out]], logits[held_out])
         metrics = {part: clip_figures(windows.file[r], windows.label[r], probability_of(logits[part], calibration))
                    for part, r in rows.items() if len(r)}
@@ -277,5 +278,6 @@ def write_model(path, name, args, settings, windows, spectrograms, rows, network
             "versions": library_versions("torch", "numpy"),
         })
     for part in ("validation", "test"):
-        if part in metrics:
-            print(f"{part}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics[part].items() if isinstance(value, float)))
+        figures = metrics.get(part, {})
+        if figures:
+            print(f"{part}: " + "  ".join(f"{key} {value:.4f}" for key, value in figures.items() if isinstance(value, float)))
