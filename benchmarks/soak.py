@@ -80,10 +80,13 @@ def main(argv=None):
     growth = memory[-1] - memory[0] if memory else 0.0
     hours = written / SAMPLE_RATE / 3600
     failed = bool(lost or process.returncode or len(set(whole)) > 1 or growth > MAX_GROWTH_MB)
-    write_section("Endurance", f"`python benchmarks/soak.py {os.path.basename(args.recording)} --minutes {args.minutes:g}`, {describe_machine()}\n\n"
-                  f"{hours:.1f} h of audio in {args.minutes:g} min ({hours * 60 / args.minutes:.0f} times real time); resident memory "
-                  f"{memory[0] if memory else 0:.0f} MB after {SETTLED_S} s, {memory[-1] if memory else 0:.0f} MB at the end; {lost} samples lost; "
-                  f"{loops} whole loops of {loop_s / 60:.0f} min, events per loop after the first: {sorted(set(whole)) or 'one loop only'}.")
+    command = f"python benchmarks/soak.py {os.path.basename(args.recording)} --minutes {args.minutes:g}"
+    write_section("Endurance", f"`{command}`, {describe_machine()}\n\n"
+                  f"{hours:.1f} h of audio in {args.minutes:g} min ({hours * 60 / args.minutes:.0f} times real time); "
+                  f"resident memory {memory[0] if memory else 0:.0f} MB after {SETTLED_S} s, "
+                  f"{memory[-1] if memory else 0:.0f} MB at the end; {lost} samples lost; "
+                  f"{loops} whole loops of {loop_s / 60:.0f} min, "
+                  f"events per loop after the first: {sorted(set(whole)) or 'one loop only'}.")
     return int(failed)
 
 

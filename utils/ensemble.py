@@ -47,7 +47,8 @@ def read_verified(models_dir, name):
     with open(path, "rb") as file:
         content = file.read()  # once: what is checked is what is loaded
     if hashlib.sha256(content).hexdigest() != report["sha256"] or report["model"] != name:
-        raise ArtifactError(f"{path} is not the file that its JSON describes (tampered with, truncated or swapped): run {command} again")
+        raise ArtifactError(f"{path} is not the file that its JSON describes (tampered with, truncated or swapped): "
+                            f"run {command} again")
     if report["settings"].get("signal") != SIGNAL_SETTINGS:
         raise ArtifactError(f"{path} was trained with other signal settings: run {command} again")
     return path, content, report
@@ -61,10 +62,12 @@ def load_classical(models_dir, name, trust_unlisted):
     list_path = os.path.join(models_dir, PICKLE_LIST)
     listed = read_json(list_path, "python train_ml.py") if os.path.exists(list_path) else {}
     if listed.get(MODEL_FILES[name]) != report["sha256"] and not trust_unlisted:
-        raise ArtifactError(f"{path} is not listed in {PICKLE_LIST}; unpickling it could run anything, so it is refused (--trust-models accepts it)")
+        raise ArtifactError(f"{path} is not listed in {PICKLE_LIST}; unpickling it could run anything, so it is refused "
+                            "(--trust-models accepts it)")
     made_with, installed = report["versions"].get("scikit-learn"), metadata.version("scikit-learn")
     if made_with != installed:
-        raise ArtifactError(f"{path} was made with scikit-learn {made_with}, installed is {installed}: install that version or run python train_ml.py")
+        raise ArtifactError(f"{path} was made with scikit-learn {made_with}, installed is {installed}: "
+                            "install that version or run python train_ml.py")
     return joblib.load(io.BytesIO(content)), report
 
 
@@ -96,8 +99,9 @@ class Ensemble:
 
     def only(self, name):
         """The same with one model alone."""
-        return Ensemble({k: v for k, v in self.classical.items() if k == name}, {k: v for k, v in self.networks.items() if k == name},
-                        {name: self.reports[name]}, {}, self.device)
+        classical = {name: self.classical[name]} if name in self.classical else {}
+        networks = {name: self.networks[name]} if name in self.networks else {}
+        return Ensemble(classical, networks, {name: self.reports[name]}, {}, self.device)
 
     def score(self, windows):
         """Cleaned windows (n of float32 [65,024]) -> probabilities [n, n_models]; 0.5 is a model's operating point."""
