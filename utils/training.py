@@ -1,5 +1,6 @@
 """The training loop of the three networks: balanced batches, scenes, mixed precision, best weights kept, resumable."""
 
+import ast
 import copy
 import math
 import os
@@ -17,6 +18,7 @@ from utils.dataset import (MEL_NPY, STFT_NPY, add_split_options, check_split_opt
                            read_spectrograms, read_windows)
 from utils.evaluation import clip_figures, highest_window, ranking_figures
 from utils.features import SIGNAL_SETTINGS
+from utils.figures import empty_figure, save_figure
 from utils.networks import NETWORKS, build_network
 
 SCREAM_SHARE = 0.25  # of each training batch
@@ -132,13 +134,10 @@ def save_state(path, state):
 
 
 def plot_history(path, name, history):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    """A picture of the training loss and of the validation figures over the epochs."""
     epochs = [h["epoch"] for h in history]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = empty_figure(10, 4, dpi=100)
+    left, right = figure.subplots(1, 2)
     left.plot(epochs, [h["loss"] for h in history])
     left.set(xlabel="epoch", ylabel="training loss", title=name)
     for key in ("average_precision", "roc_auc"):
@@ -147,9 +146,7 @@ def plot_history(path, name, history):
     right.set(xlabel="epoch", ylim=(None, 1.0))
     if right.lines:
         right.legend()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def train_network(name, args):
@@ -238,8 +235,6 @@ def train_network(name, args):
 
 def resume(path, settings, network, average, optimiser, schedule, batches):
     """Continue an interrupted run of the same settings: (history, best figure, best weights)."""
-    import ast
-
     try:
         state = torch.load(path, weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file
