@@ -12,6 +12,7 @@ models: clips placed in scenes) and data/manifest.json (what all of it was made 
 import argparse
 import collections
 import csv
+import itertools
 import os
 import sys
 import time
@@ -23,8 +24,8 @@ from tqdm import tqdm
 from utils import scenes
 from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
 from utils.audio import SAMPLE_RATE, TRIM_DB, WINDOW, AudioError, clean_window, read_audio, window_starts
-from utils.dataset import (AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, STFT_NPY, find_clips, fingerprint,
-                           group_identical_clips, split_clips)
+from utils.dataset import (AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, STFT_NPY, SYNTHESISED, Clip, find_clips,
+                           fingerprint, group_identical_clips, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS, describe_window, describe_windows
 
@@ -40,6 +41,8 @@ def parse_arguments(argv=None):
     parser.add_argument("--data", default="data", metavar="DIR", help="folder for the other artifacts (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split and of the scenes (default %(default)s)")
+    parser.add_argument("--signals", type=int, default=200, help="synthesised sirens, beeps, notes, tones and noises to learn "
+                        "from as non_scream; never tested on (default %(default)s)")
     parser.add_argument("--no-augment", action="store_true", help="write no augmented rows")
     args = parser.parse_args(argv)
     if args.jobs < 1:
@@ -84,6 +87,16 @@ def describe_scenes(clip, backgrounds, seed):
     except AudioError:
         return rows  # the first pass has reported this file
     return rows
+
+
+def describe_signals(n, seed):
+    """Synthesised clips without a scream: yields (clip, what describe_clip gives for it)."""
+    for number in range(n):
+        kind = scenes.SIGNAL_KINDS[number % len(scenes.SIGNAL_KINDS)]
+        signal = scenes.technical_signal(kind, np.random.default_rng([seed, number]))
+        features, stft_db, mel_db = describe_windows([clean_window(signal)])
+        clip = Clip(f"{SYNTHESISED}/{kind}-{number}", "non_scream", SYNTHESISED, f"{SYNTHESISED}-{number}", kind)
+        yield clip, (features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1))
 
 
 def choose_backgrounds(clips, seed):
@@ -134,8 +147,9 @@ def write_windows(clips, splits, args, paths):
         rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class"])
         stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
         described = Parallel(args.jobs, return_as="generator", batch_size="auto")(delayed(describe_clip)(clip) for clip in clips)
-        results = tqdm(zip(clips, splits, described), total=len(clips), unit="clip", desc="windows", disable=None)
-        for clip, split, result in results:
+        signals = ((clip, "train", result) for clip, result in describe_signals(args.signals, args.seed))
+        results = itertools.chain(zip(clips, splits, described), signals)
+        for clip, split, result in tqdm(results, total=len(clips) + args.signals, unit="clip", desc="windows", disable=None):
             if isinstance(result, str):
                 failures.append(result)
                 print(f"skipped: {result}", file=sys.stderr)
@@ -195,7 +209,7 @@ def main(argv=None):
                             f"{' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
     clips = group_identical_clips([clip for folder in folders for clip in find_clips(folder)])
     splits = split_clips(clips, args.seed)
-    settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment}
+    settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment, "signals": args.signals}
 
     names = {"csv": args.csv, "stft": os.path.join(args.data, STFT_NPY), "mel": os.path.join(args.data, MEL_NPY),
              "labels": os.path.join(args.data, LABELS_NPY), "augmented": os.path.join(args.data, AUGMENTED_CSV)}

@@ -21,6 +21,7 @@ EXTRACT = "python extract_features.py"
 FEATURES_CSV, AUGMENTED_CSV = "audio_features.csv", "augmented_features.csv"
 STFT_NPY, MEL_NPY, LABELS_NPY = "cnn_spectrograms.npy", "cnn_mel_spectrograms.npy", "cnn_labels.npy"
 MANIFEST = "manifest.json"
+SYNTHESISED = "synthesised"  # source of the signals that stage 1 makes itself: always for training
 
 
 @dataclass
@@ -327,6 +328,7 @@ def choose_split(windows, sources=None, folds=None, fold=None, all_data=False, s
                                 f"there are: {', '.join(sorted(set(windows.source)))}")
         split[split == "test"] = "train"  # the other sources are the test
         split[~np.isin(windows.source, list(sources))] = "unused"
+    split[windows.source == SYNTHESISED] = "train"
     return split
 
 

@@ -113,3 +113,44 @@ def random_scene(clip, background, rng):
         peak = np.abs(scene).max()
         scene = np.clip(scene, -peak / 3, peak / 3)
     return scene.astype(np.float32)
+
+
+SIGNAL_KINDS = ("siren", "beeps", "melody", "tone", "noise")
+
+
+def harmonic_sound(pitch_hz, rng):
+    """Harmonics of a pitch curve [n] in Hz, each weaker than the one before by a random factor: float64 [n]."""
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE
+    fall = rng.uniform(0.1, 0.9)
+    audible = [order for order in range(1, 13) if order * np.max(pitch_hz) < SAMPLE_RATE / 2]
+    return sum(fall ** (order - 1) * np.sin(order * phase) for order in audible)
+
+
+def technical_signal(kind, rng):
+    """A sound that no throat made, of one window: float32 [65,024].
+
+    Sirens, beeps, played notes, steady tones and noise are what a detector of screams is asked to ignore, and few
+    collections hold them. kind: one of SIGNAL_KINDS.
+    """
+    time = np.arange(WINDOW) / SAMPLE_RATE
+    if kind == "siren":
+        wobble = np.sin(2 * np.pi * (rng.uniform(0.1, 6) * time + rng.random()))
+        shape = rng.choice(["sine", "triangle", "two tones"])
+        wobble = {"sine": wobble, "triangle": np.arcsin(wobble) * 2 / np.pi, "two tones": np.sign(wobble)}[shape]
+        sound = harmonic_sound(rng.uniform(500, 1600) * 2 ** (rng.uniform(0.1, 0.9) * wobble), rng)
+    elif kind == "beeps":
+        on = (time * rng.uniform(0.5, 8) + rng.random()) % 1 < rng.uniform(0.1, 0.9)
+        sound = harmonic_sound(np.full(WINDOW, rng.uniform(400, 4000)), rng) * on
+    elif kind == "melody":
+        note_s = rng.uniform(0.12, 1.5)
+        notes = rng.uniform(150, 1200) * 2 ** (rng.integers(-7, 8, int(time[-1] / note_s) + 1) / 12)
+        vibrato = 1 + rng.uniform(0, 0.02) * np.sin(2 * np.pi * rng.uniform(4, 7) * time)
+        decay = np.exp(-rng.uniform(0, 4) * (time % note_s))
+        sound = harmonic_sound(notes[(time / note_s).astype(int)] * vibrato, rng) * decay
+    elif kind == "tone":
+        sound = harmonic_sound(np.full(WINDOW, np.exp(rng.uniform(np.log(40), np.log(4000)))), rng)
+    elif kind == "noise":
+        sound = coloured_noise(WINDOW, rng, rng.uniform(-9, 1)) * (1 + rng.uniform(0, 1) * np.sin(2 * np.pi * rng.uniform(0.2, 20) * time))
+    else:
+        raise ValueError(f"kind must be one of {', '.join(SIGNAL_KINDS)}, not {kind}")
+    return random_scene(sound.astype(np.float32), coloured_noise(WINDOW, rng), rng)
