@@ -1,0 +1,61 @@
+"""What is analysed, and the bar over it: a named pipe is never opened to measure it."""
+
+import io
+import os
+import sys
+import types
+
+import numpy as np
+import pytest
+import soundfile
+
+from utils.audio import SAMPLE_RATE
+from utils.inputs import find_inputs, watch_progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """On a terminal: the paths whose duration was asked for."""
+    paths = []
+
+    def info(path):
+        paths.append(path)
+        return types.SimpleNamespace(duration=1.0)
+
+    monkeypatch.setattr(soundfile, "info", info)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    return paths
+
+
+BLOCKS = [np.zeros(SAMPLE_RATE, np.float32), np.zeros(10, np.float32)]
+
+
+def test_a_file_is_measured_for_the_bar(measured, tmp_path):
+    path = str(tmp_path / "a.wav")
+    (tmp_path / "a.wav").touch()
+    assert [len(block) for block in watch_progress(BLOCKS, path)] == [SAMPLE_RATE, 10]
+    assert measured == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_and_standard_input_are_not(measured, tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in (str(tmp_path / "pipe.wav"), "-"):
+        assert [len(block) for block in watch_progress(BLOCKS, path)] == [SAMPLE_RATE, 10]
+    assert measured == []
+
+
+def test_folders_give_what_lies_below_them_in_order(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "empty").mkdir()
+    for name in ("c.wav", "b/a.flac", "b/notes.txt"):
+        (tmp_path / name).touch()
+    found = find_inputs(["-", str(tmp_path / "missing.wav"), str(tmp_path), str(tmp_path / "empty")])
+    assert found[:4] == [(path, None) for path in (
+        "-", str(tmp_path / "missing.wav"), str(tmp_path / "c.wav"), str(tmp_path / "b" / "a.flac"))]
+    assert found[4][0] == str(tmp_path / "empty") and "no audio files in this folder" in found[4][1]
