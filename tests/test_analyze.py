@@ -135,7 +135,7 @@ def test_command_line_without_a_screen(recording, tmp_path):
 
 
 @pytest.mark.parametrize("options", [["--file", "a.wav", "--dataset"], ["--start=-1"], ["--duration=0"], ["--start=nan"]])
-def test_bad_options_give_2(options, capsys):
+def test_bad_options_give_2(options):
     with pytest.raises(SystemExit) as stopped:
         analyze_audio.main(options)
     assert stopped.value.code == 2

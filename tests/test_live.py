@@ -222,7 +222,7 @@ def test_command_gets_its_arguments_as_they_are_without_a_shell(tmp_path):
     assert command.summary() == "commands: 1 run" and not command.failed
 
 
-def test_commands_never_block_and_run_four_at_a_time(tmp_path):
+def test_commands_never_block_and_run_four_at_a_time():
     command = EventCommand(command_of("-c", "import time; time.sleep(0.5)"))
     began = time.monotonic()
     for _ in range(10):

@@ -343,7 +343,7 @@ def test_a_killed_run_is_continued(tmp_path, table):
         assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_pipe_in_real_time(tmp_path):
+def test_a_pipe_in_real_time():
     """Events are printed while the pipe is still open, at most a window and a hop after the sound's end; Ctrl-C ends."""
     script = SLOW_STAND_IN.format(folder=str(REPOSITORY / "tests"), repository=str(REPOSITORY)).replace(
         "sys.exit(run(", "from utils.artifacts import run_stage\nrun_stage(lambda: run(")

@@ -71,7 +71,7 @@ def test_clock():
     assert [clock(seconds) for seconds in (0, 12.5, 59.96, 125, 3723.25)] == ["0:00", "0:12.5", "1:00", "2:05", "1:02:03.2"]
 
 
-def test_picture_has_a_curve_per_model_and_shades_the_events(tmp_path):
+def test_picture_has_a_curve_per_model_and_shades_the_events():
     overview = SpectrogramOverview()
     overview.add(tone(8.0, 800))
     windows = [window(0.0, [0.1, 0.2]), window(1.5, [0.9, 0.7]), window(3.0, [0.2, 0.6])]

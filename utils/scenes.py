@@ -150,7 +150,8 @@ def technical_signal(kind, rng):
     elif kind == "tone":
         sound = harmonic_sound(np.full(WINDOW, np.exp(rng.uniform(np.log(40), np.log(4000)))), rng)
     elif kind == "noise":
-        sound = coloured_noise(WINDOW, rng, rng.uniform(-9, 1)) * (1 + rng.uniform(0, 1) * np.sin(2 * np.pi * rng.uniform(0.2, 20) * time))
+        sound = coloured_noise(WINDOW, rng, rng.uniform(-9, 1))
+        sound = sound * (1 + rng.uniform(0, 1) * np.sin(2 * np.pi * rng.uniform(0.2, 20) * time))
     else:
         raise ValueError(f"kind must be one of {', '.join(SIGNAL_KINDS)}, not {kind}")
     return random_scene(sound.astype(np.float32), coloured_noise(WINDOW, rng), rng)
