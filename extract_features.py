@@ -47,6 +47,8 @@ def parse_arguments(argv=None):
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error("--jobs must be at least 1")
+    if args.signals < 0:
+        parser.error("--signals must be 0 or more")
     return args
 
 
@@ -217,7 +219,7 @@ def main(argv=None):
             atomic_path(names["labels"]) as label_file, atomic_path(names["augmented"]) as augmented:
         paths = {"csv": table, "stft": stft, "mel": mel}
         labels, counts, failures = write_windows(clips, splits, args, paths)
-        if not labels:
+        if len(failures) == len(clips):
             raise ArtifactError("not one clip could be read; nothing was written")
         with open(label_file, "wb") as file:
             np.save(file, np.array(labels, np.int64))
