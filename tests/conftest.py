@@ -11,6 +11,17 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 REAL_AUDIO = REPOSITORY.parent / "shared" / "audio"
 
 
+@pytest.fixture
+def one_thread():
+    """torch on one thread: small networks gain nothing from more, and tests that run beside others lose."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def real_audio():
     """Folder of the real recordings with its clips.csv, where it lies beside the repository; else the test is skipped."""

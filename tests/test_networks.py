@@ -7,15 +7,8 @@ import torch
 
 from utils.networks import NETWORKS, InputNormalisation, build_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MAX_PARAMETERS, MAX_BYTES = 1_000_000, 4_000_000
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def network_of(name, seed=0):

@@ -19,6 +19,7 @@ from utils.dataset import read_manifest, read_spectrograms, read_windows
 from utils.training import BalancedBatches, score_windows, train_network, update_average
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DRAW = training.plot_history
 
 
@@ -26,14 +27,6 @@ DRAW = training.plot_history
 def no_pictures(monkeypatch):
     """They take longer than the training here."""
     monkeypatch.setattr(training, "plot_history", lambda *_: None)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
