@@ -95,6 +95,6 @@ def tiny_artifacts(tiny_data_set, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("artifacts")
     options = [option for layout in LAYOUTS for option in ("--audio", str(tiny_data_set / layout))]
-    options += ["--csv", str(folder / "audio_features.csv"), "--data", str(folder / "data"), "--jobs", "1"]
+    options += ["--csv", str(folder / "audio_features.csv"), "--data", str(folder / "data"), "--jobs", "1", "--signals", "0"]
     assert extract_features.main(options) == 0
     return folder

@@ -394,3 +394,11 @@ def test_failed_stage_keeps_the_old_artifacts(artifacts, tmp_path):
         extract_features.main(["--audio", str(tmp_path / "broken"), "--csv", str(artifacts / "audio_features.csv"),
                                "--data", str(artifacts / "data"), "--jobs", "1"])
     assert before == {path: path.read_bytes() for path in artifacts.rglob("*") if path.is_file()}
+
+
+def test_synthesised_signals_are_for_training_only_whatever_is_held_out():
+    clips = make_clips(SEVERAL_SOURCES | {("non_scream", "synthesised"): [1] * 30})
+    windows = make_windows(clips, ["test"] * len(clips))
+    signals = windows.source == "synthesised"
+    for options in ({}, {"sources": ["home"]}, {"folds": 5, "fold": 2}, {"all_data": True}):
+        assert set(choose_split(windows, **options)[signals]) == {"train"}

@@ -107,7 +107,7 @@ def stage(request, tiny_data_set, tmp_path_factory):
     if request.param == "extract_features.py":
         def options(seed):
             return lambda target: ["--audio", str(tiny_data_set / "described"), "--csv", str(target / "audio_features.csv"),
-                                   "--data", str(target / "data"), "--jobs", "1", "--seed", str(seed)]
+                                   "--data", str(target / "data"), "--jobs", "1", "--signals", "5", "--seed", str(seed)]
     else:
         made = write_artifacts(folder / "made")
         more = ["--jobs", "1"] if request.param == "train_ml.py" else SHORT

@@ -145,3 +145,22 @@ def test_a_scene_with_silence_around_it_is_finite():
     for seed in range(20):
         assert np.isfinite(scenes.random_scene(silence, silence, np.random.default_rng(seed))).all()
         assert np.isfinite(scenes.random_scene(tone(900), silence, np.random.default_rng(seed))).all()
+
+
+@pytest.mark.parametrize("kind", scenes.SIGNAL_KINDS)
+def test_technical_signals_fill_a_window_and_follow_their_seed(kind):
+    first, again, other = (scenes.technical_signal(kind, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert first.shape == (WINDOW,) and first.dtype == np.float32 and np.isfinite(first).all()
+    assert np.abs(first).max() > 0.01
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_unknown_signals_are_refused():
+    with pytest.raises(ValueError, match="siren"):
+        scenes.technical_signal("trombone", np.random.default_rng(0))
+
+
+def test_harmonics_stay_below_half_the_sample_rate():
+    power = np.abs(np.fft.rfft(scenes.harmonic_sound(np.full(SAMPLE_RATE, 4000.0), np.random.default_rng(1)))) ** 2
+    peaks = np.flatnonzero(power > power.max() * 1e-6)
+    assert set(peaks) == {4000, 8000}  # Hz: one second of sound has bins of 1 Hz; 12 kHz would fold back to 10,050
