@@ -2,13 +2,13 @@
 
 import io
 import os
-import sys
 import types
 
 import numpy as np
 import pytest
 import soundfile
 
+from utils import inputs
 from utils.audio import SAMPLE_RATE
 from utils.inputs import find_inputs, watch_progress
 
@@ -28,7 +28,7 @@ def measured(monkeypatch):
         return types.SimpleNamespace(duration=1.0)
 
     monkeypatch.setattr(soundfile, "info", info)
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(inputs, "sys", types.SimpleNamespace(stderr=Terminal()))  # pytest resets the real one before a test
     return paths
 
 
