@@ -4,6 +4,8 @@ Files, pipes and the microphone all come through here, so they give the same ans
 length of the recording: one batch of windows is held, nothing else.
 """
 
+import collections
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,8 @@ import numpy as np
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
 from utils.events import DEFAULT_SETTINGS, EventDetector
 
-BATCH = 32  # windows scored together at most
+BATCH = 32  # windows scored together at most: a forest takes 5 ms a call, so larger ones gain little, and a minute's
+# recording still keeps two threads busy
 LEVEL_FRAME = 512  # samples: 23 ms, the grain of an event's limits
 SCREAM_BAND = (700, 6000)  # Hz: where screams are loud and rumble, wind and hum are not
 CLEAR_DB = 4.0  # the loud part must stand out this much, or the limits stay those of the window's core
@@ -68,18 +71,41 @@ def score_windows(blocks, ensemble, hop=WINDOW_HOP, batch=BATCH, must_wait=None)
         yield from blocks
         ended = True  # cut_windows gives the last window after this
 
-    waiting = []
-    for start, samples in cut_windows(watched(), hop):
-        waiting.append((start, samples, ended))
-        if len(waiting) >= batch or (must_wait and must_wait()):
+    def batches():
+        waiting = []
+        for start, samples in cut_windows(watched(), hop):
+            waiting.append((start, samples, ended))
+            if len(waiting) >= batch or (must_wait and must_wait()):
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
+
+    if must_wait or batch == 1:  # somebody waits for each answer
+        for waiting in batches():
             yield from score_batch(waiting, ensemble, hop)
-            waiting = []
-    if waiting:
-        yield from score_batch(waiting, ensemble, hop)
+    else:
+        yield from score_side_by_side(batches(), ensemble, hop)
+
+
+def score_side_by_side(batches, ensemble, hop):
+    """Yield the ScoredWindows of batches in their order, scored by ensemble.threads threads."""
+    threads = getattr(ensemble, "threads", 1)
+    pool = ThreadPoolExecutor(threads)
+    begun = collections.deque()
+    try:
+        for waiting in batches:
+            begun.append(pool.submit(score_batch, waiting, ensemble, hop))
+            if len(begun) >= threads:
+                yield from begun.popleft().result()
+        while begun:
+            yield from begun.popleft().result()
+    finally:  # also after Ctrl-C, or when nobody wants the rest
+        pool.shutdown(cancel_futures=True)
 
 
 def score_batch(batch, ensemble, hop):
-    """List of (first sample, samples, is last) -> ScoredWindows."""
+    """List of (first sample, samples, is last) -> list of ScoredWindows."""
     cleaned = [clean_window(samples) for _, samples, _ in batch]
     heard = [index for index, window in enumerate(cleaned) if window is not None]
     probabilities = np.zeros((len(batch), len(ensemble.names)))
@@ -87,6 +113,7 @@ def score_batch(batch, ensemble, hop):
     if heard:
         probabilities[heard] = ensemble.score(np.stack([cleaned[index] for index in heard]))
         probability[heard], votes[heard], verdict[heard] = ensemble.combine(probabilities[heard])
+    scored = []
     for index, (start, samples, is_last) in enumerate(batch):
         start_s, end_s = start / SAMPLE_RATE, (start + len(samples)) / SAMPLE_RATE
         centre = start + WINDOW // 2
@@ -94,8 +121,9 @@ def score_batch(batch, ensemble, hop):
         part = loud_part(samples) if probability[index] > 0 else None
         loud = core if part is None else (start_s + part[0], start_s + part[1])
         peak = float(np.abs(samples).max(initial=0))
-        yield ScoredWindow(start_s, end_s, core, loud, 20 * np.log10(max(peak, 1e-6)), probabilities[index],
-                           float(probability[index]), int(votes[index]), bool(verdict[index]))
+        scored.append(ScoredWindow(start_s, end_s, core, loud, 20 * np.log10(max(peak, 1e-6)), probabilities[index],
+                                   float(probability[index]), int(votes[index]), bool(verdict[index])))
+    return scored
 
 
 def rounded(event):
