@@ -78,7 +78,7 @@ def test_training_leaves_models_with_their_json(trained):
             assert -1 <= report["metrics"]["test"][figure] <= 1, (name, figure)
         assert 0 <= report["metrics"]["test"]["accuracy"] <= 1 and report["versions"]["numpy"] == np.__version__
         assert path.stat().st_size < 4_000_000
-    assert "confusion matrix" in printed["ml"] and "macro avg" in printed["ml"] and "train-test accuracy gap" in printed["ml"]
+    assert "confusion matrix" in printed["ml"] and "macro avg" in printed["ml"] and "train_test_accuracy_gap" in printed["ml"]
 
 
 def test_classical_models_learn_the_tiny_data_set(trained):
