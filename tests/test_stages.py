@@ -180,6 +180,7 @@ def test_scripts_do_not_import_what_they_do_not_need(scripts, unwanted):
 
 @pytest.mark.slow
 def test_stage_1_gives_the_same_bytes_twice(folder, tmp_path):
-    run_well(folder, "extract_features.py", "--jobs", "2", "--signals", "5", "--csv", tmp_path / "audio_features.csv", "--data", tmp_path / "data")
+    run_well(folder, "extract_features.py", "--jobs", "2", "--signals", "5",
+             "--csv", tmp_path / "audio_features.csv", "--data", tmp_path / "data")
     for name in ("audio_features.csv", "data/cnn_spectrograms.npy", "data/augmented_features.csv"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
