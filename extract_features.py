@@ -24,6 +24,7 @@ from tqdm import tqdm
 from utils import scenes
 from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
 from utils.audio import SAMPLE_RATE, TRIM_DB, WINDOW, AudioError, clean_window, read_audio, window_starts
+from utils.cluster import add_backend_options, check_backend_options, joblib_backend
 from utils.dataset import (AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, STFT_NPY, SYNTHESISED, Clip, find_clips,
                            fingerprint, group_identical_clips, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
@@ -31,6 +32,7 @@ from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS, describe_window, desc
 
 DEFAULT_FOLDERS = ("Converted_Separately", "ESC-50-master", "noise-of-life")
 COPIES = {"scream": 8, "non_scream": 2}  # augmented scenes per clip: screams are rare
+SIGNAL_COPIES = 3  # further signals of its kind for each synthesised one, in the augmented rows
 
 
 def parse_arguments(argv=None):
@@ -44,9 +46,11 @@ def parse_arguments(argv=None):
     parser.add_argument("--signals", type=int, default=200, help="synthesised sirens, beeps, notes, tones and noises to learn "
                         "from as non_scream; never tested on (default %(default)s)")
     parser.add_argument("--no-augment", action="store_true", help="write no augmented rows")
+    add_backend_options(parser)
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error("--jobs must be at least 1")
+    check_backend_options(parser, args)
     if args.signals < 0:
         parser.error("--signals must be 0 or more")
     return args
@@ -91,11 +95,11 @@ def describe_scenes(clip, backgrounds, seed):
     return rows
 
 
-def describe_signals(n, seed):
-    """Synthesised clips without a scream: yields (clip, what describe_clip gives for it)."""
+def describe_signals(n, seed, variant=0):
+    """Synthesised clips without a scream: yields (clip, what describe_clip gives for it). Each variant sounds different."""
     for number in range(n):
         kind = scenes.SIGNAL_KINDS[number % len(scenes.SIGNAL_KINDS)]
-        signal = scenes.technical_signal(kind, np.random.default_rng([seed, number]))
+        signal = scenes.technical_signal(kind, np.random.default_rng([seed, number, variant]))
         features, stft_db, mel_db = describe_windows([clean_window(signal)])
         clip = Clip(f"{SYNTHESISED}/{kind}-{number}", "non_scream", SYNTHESISED, f"{SYNTHESISED}-{number}", kind)
         yield clip, (features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1))
@@ -179,7 +183,10 @@ def write_augmented(clips, args, path):
     with open(path, "w", newline="") as table:
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "source", "group", "sound_class", "mix_source", "mix_group"])
-        for clip, made in tqdm(zip(clips, scenes_of), total=len(clips), unit="clip", desc="scenes", disable=None):
+        signals = ((clip, [(clip, features[0])]) for variant in range(1, SIGNAL_COPIES + 1)
+                   for clip, (features, *_) in describe_signals(args.signals, args.seed, variant))
+        made_of = itertools.chain(zip(clips, scenes_of), signals if clips else ())
+        for clip, made in tqdm(made_of, total=len(clips), unit="clip", desc="scenes", disable=None):
             for background, values in made:
                 rows.writerow([clip.path, clip.label, *(f"{v:.9g}" for v in values), clip.source, clip.group,
                                clip.sound_class, background.source, background.group])
@@ -216,7 +223,8 @@ def main(argv=None):
     names = {"csv": args.csv, "stft": os.path.join(args.data, STFT_NPY), "mel": os.path.join(args.data, MEL_NPY),
              "labels": os.path.join(args.data, LABELS_NPY), "augmented": os.path.join(args.data, AUGMENTED_CSV)}
     with atomic_path(names["csv"]) as table, atomic_path(names["stft"]) as stft, atomic_path(names["mel"]) as mel, \
-            atomic_path(names["labels"]) as label_file, atomic_path(names["augmented"]) as augmented:
+            atomic_path(names["labels"]) as label_file, atomic_path(names["augmented"]) as augmented, \
+            joblib_backend(args.backend, args.scheduler):
         paths = {"csv": table, "stft": stft, "mel": mel}
         labels, counts, failures = write_windows(clips, splits, args, paths)
         if len(failures) == len(clips):

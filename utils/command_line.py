@@ -7,18 +7,27 @@ import argparse
 import contextlib
 import functools
 import os
+import sys
 import time
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: threads share windows, not matrix products
+
+from utils.cluster import joblib_backend
 from utils.inputs import EXAMPLES, REPOSITORY, find_inputs, open_blocks, watch_progress
 from utils.options import build_parser, hop_samples, parse_arguments, result_settings
 from utils.report import Printer, shown
 
 
+def chosen_threads(args):
+    """Threads of one process: as asked for, else two, or one where several processes share the cores."""
+    shared = args.jobs > 1 or args.backend != "local"
+    return args.threads or (1 if shared else min(2, os.cpu_count() or 1))
+
+
 def load(args):
     from utils.ensemble import load_ensemble
 
-    threads = args.threads or (1 if args.jobs > 1 else min(2, os.cpu_count() or 1))
-    return load_ensemble(args.models, args.names, args.device, threads, args.trust_models)
+    return load_ensemble(args.models, args.names, args.device, chosen_threads(args), args.trust_models)
 
 
 def unexpected(path, error):
@@ -117,20 +126,21 @@ def worker_ensemble(**options):
 
 
 def analyse_in_worker(path, args):
-    options = {name: getattr(args, name) for name in ("models", "names", "device", "threads", "trust_models", "jobs")}
+    options = {name: getattr(args, name) for name in ("models", "names", "device", "threads", "trust_models", "jobs", "backend")}
     return analyse(path, args, worker_ensemble(**options))
 
 
 def analyse_all(paths, args, ensemble):
     """Yield (record, failures) for each path, in order; with --jobs several processes work at the same time."""
-    if args.jobs == 1 or len(paths) < 2:
+    if args.backend == "local" and (args.jobs == 1 or len(paths) < 2):
         for path in paths:
             yield analyse(path, args, ensemble)
         return
     from joblib import Parallel, delayed
 
-    workers = Parallel(min(args.jobs, len(paths)), return_as="generator")
-    yield from workers(delayed(analyse_in_worker)(path, args) for path in paths)
+    with joblib_backend(args.backend, args.scheduler):
+        workers = Parallel(max(1, min(args.jobs, len(paths))), return_as="generator")
+        yield from workers(delayed(analyse_in_worker)(path, args) for path in paths)
 
 
 def open_journal(args, ensemble, n_inputs):
@@ -179,6 +189,7 @@ def detect(args, ensemble=None, note=None):
     ensemble = ensemble or load(args)
     printer = Printer(args, ensemble, len(inputs))
     printer.begin(note)
+    printer.threads(chosen_threads(args), args.jobs)
     loaded = time.perf_counter()
     if args.file == ["-"]:
         records, n_failed = detect_stream(args, ensemble, printer)
@@ -205,7 +216,7 @@ def detect_files(inputs, args, ensemble, printer):
     records, n_failed = [], 0
     journal = open_journal(args, ensemble, len(inputs))
     with journal or contextlib.nullcontext():
-        if len(inputs) == 1 and not inputs[0][1] and not journal:
+        if len(inputs) == 1 and not inputs[0][1] and not journal and args.backend == "local":
             results = iter([analyse(inputs[0][0], args, ensemble, progress=True)])
         else:
             results = analyse_or_recall(inputs, args, ensemble, journal)
@@ -279,6 +290,22 @@ def detect_live(args, ensemble, open_stream=None):
     return 0
 
 
+def export(args):
+    """--export: write the networks for other programs and say what was checked. Returns the exit status."""
+    from utils.export import FRONT_END, export_onnx
+
+    folder = args.export[1]
+    make_folder(folder)
+    recordings = args.file or [os.path.join(REPOSITORY, EXAMPLES)]
+    differences, missing = export_onnx(folder, args.models, args.names, recordings)
+    for name, difference in differences.items():
+        print(f"wrote {shown(os.path.join(folder, name))}: logits differ from torch's by {difference:.1e} at most")
+    print(f"wrote {shown(os.path.join(folder, FRONT_END))}")
+    for name, why in missing.items():
+        print(f"{name} is not exported: {shown(why)}", file=sys.stderr)
+    return 1 if missing else 0
+
+
 def run(description, names, argv=None, ensemble=None, open_stream=None):
     """main() of a detector script: parse, then listen or analyse. Returns the exit status.
 
@@ -291,6 +318,8 @@ def run(description, names, argv=None, ensemble=None, open_stream=None):
     if args.live is not None:
         return detect_live(args, ensemble or load(args), open_stream)
     note = None
+    if args.export:
+        return export(args)
     if not args.file:
         folder = os.path.relpath(os.path.join(REPOSITORY, EXAMPLES))
         args.file = [path for path, error in find_inputs([folder]) if not error] if os.path.isdir(folder) else []

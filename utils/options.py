@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 
+from utils.cluster import add_backend_options, check_backend_options
 from utils.inputs import REPOSITORY
 
 MARK = "\0"  # stands before a file name with a leading dash while argparse works; no real argument can hold it
@@ -45,12 +46,17 @@ def build_parser(description, names):
     add("--on-event", metavar="COMMAND",
         help="with --live or --file -: run COMMAND at each event; {start} {end} {probability} are filled in, no shell")
 
-    add = parser.add_argument_group("how to run").add_argument
+    add("--export", nargs=2, metavar=("onnx", "DIR"), help="write the networks as ONNX into DIR, with front_end.json, checked "
+        "on the --file recordings or the bundled clips; analyses nothing (needs onnx and onnxruntime)")
+
+    group = parser.add_argument_group("how to run")
+    add = group.add_argument
     add("--jobs", type=int, default=1, metavar="N", help="files analysed at the same time (default %(default)s)")
     add("--resume", action="store_true", help="keep a journal of finished files and go on where it stops: beside the "
         "--csv file, else scream-scan.journal here")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the networks run (default %(default)s)")
-    add("--threads", type=int, metavar="N", help="threads of the networks (default 2; 1 with --jobs)")
+    add("--threads", type=int, metavar="N", help="batches of windows scored at the same time (default 2; 1 with --jobs)")
+    add_backend_options(group)
     add("--models", default=os.path.relpath(os.path.join(REPOSITORY, "models")), metavar="DIR",
         help="folder of the trained models (default: models, beside the scripts)")
     add("--trust-models", action="store_true", help="also load models that are not on the list of released or own ones; "
@@ -98,6 +104,13 @@ def parse_arguments(parser, argv=None):
             parser.error(f"--on-event: {error}")
     if (args.live is not None or "-" in (args.file or ())) and (args.audacity or args.raven or args.clips or args.explain):
         parser.error("--audacity, --raven, --clips and --explain need files; save the sound to a file first")
+    check_backend_options(parser, args)
+    if args.backend == "dask" and (args.live is not None or "-" in (args.file or ())):
+        parser.error("--backend dask works on files, not on standard input or the microphone")
+    if args.export and args.export[0] != "onnx":
+        parser.error(f"--export {args.export[0]}: the only format is onnx, as --export onnx DIR")
+    if args.export and (args.live is not None or "-" in (args.file or ())):
+        parser.error("--export is checked on files, not on standard input or the microphone")
     for name in ("raw_rate", "raw_channels", "jobs", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:

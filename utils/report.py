@@ -95,6 +95,13 @@ class Printer:
             for line in [*([note] if note else []), *missing]:
                 self.out(shown(line))
 
+    def threads(self, n_threads, n_jobs):
+        """Tell a person at a terminal how much of the machine is used."""
+        if not self.args.json and sys.stderr.isatty():
+            where = "the GPU" if getattr(self.ensemble, "device", "cpu") == "cuda" else "the CPU"
+            processes = f" in each of {n_jobs} processes" if n_jobs > 1 else ""
+            self.say(f"{count(n_threads, 'thread')}{processes}, networks on {where} (--threads, --jobs, --device)")
+
     def missing_models(self):
         """Lines that say plainly when fewer models vote than should."""
         missing, names = self.ensemble.missing, self.args.names

@@ -1,0 +1,103 @@
+"""Work sent to a real dask cluster of two worker processes gives what the local run gives, byte for byte."""
+
+import builtins
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from conftest import LAYOUTS
+from synthetic_artifacts import train_all_models, write_artifacts
+
+import extract_features
+import main
+from utils.artifacts import ArtifactError
+from utils.cluster import joblib_backend
+
+ABSENT = "dask and distributed are not installed (requirements-dev.txt names them)"
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """Address of a scheduler on loopback with two worker processes that can import this project."""
+    distributed = pytest.importorskip("distributed", reason=ABSENT)
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    try:
+        with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
+                                      dashboard_address=None) as cluster:
+            yield cluster.scheduler_address
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+@pytest.mark.slow
+def test_folder_scan_on_a_cluster_equals_the_local_one(scheduler, tiny_data_set, tmp_path, capsys):
+    folder = str(tiny_data_set / "described")
+    models = train_all_models(write_artifacts(tmp_path / "made"), tmp_path / "models")
+    options = ["--file", folder, "--json", "--device", "cpu", "--threads", "1", "--models", str(models)]
+    capsys.readouterr()
+    assert main.main(options) == 0
+    local = capsys.readouterr().out
+    assert main.main([*options, "--backend", "dask", "--scheduler", scheduler]) == 0
+    assert capsys.readouterr().out == local
+    assert len({json.loads(line)["file"] for line in local.splitlines()}) == 20
+
+
+@pytest.mark.slow
+def test_extraction_on_a_cluster_equals_the_local_one(scheduler, tiny_data_set, tiny_artifacts, tmp_path):
+    options = [option for layout in LAYOUTS for option in ("--audio", str(tiny_data_set / layout))]
+    options += ["--csv", str(tmp_path / "audio_features.csv"), "--data", str(tmp_path / "data"), "--signals", "0"]
+    assert extract_features.main([*options, "--backend", "dask", "--scheduler", scheduler]) == 0
+    assert (tmp_path / "audio_features.csv").read_bytes() == (tiny_artifacts / "audio_features.csv").read_bytes()
+    for path in sorted((tiny_artifacts / "data").glob("*.npy")):
+        assert np.array_equal(np.load(path), np.load(tmp_path / "data" / path.name))
+    name = "augmented_features.csv"
+    assert (tmp_path / "data" / name).read_bytes() == (tiny_artifacts / "data" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_work_is_done_by_the_workers(scheduler):
+    from joblib import Parallel, delayed
+
+    with joblib_backend("dask", scheduler):
+        processes = set(Parallel(2)(delayed(os.getpid)() for _ in range(20)))
+    assert processes and os.getpid() not in processes
+
+
+def test_without_a_scheduler_one_sentence(monkeypatch):
+    pytest.importorskip("distributed", reason=ABSENT)
+    monkeypatch.setattr("utils.cluster.ANSWER_S", 0.5)
+    with pytest.raises(ArtifactError, match="no dask scheduler answers"), joblib_backend("dask", "tcp://127.0.0.1:9"):
+        pass
+    with pytest.raises(ArtifactError, match="no dask scheduler answers"), joblib_backend("dask", "nonsense://x"):
+        pass
+
+
+def test_without_the_package_one_sentence(monkeypatch):
+    real_import = builtins.__import__
+
+    def without_dask(name, *args, **options):
+        if name.split(".")[0] in ("dask", "distributed"):
+            raise ImportError(name)
+        return real_import(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_dask)
+    with pytest.raises(ArtifactError, match="pip install dask distributed"), joblib_backend("dask", "tcp://127.0.0.1:8786"):
+        pass
+
+
+@pytest.mark.parametrize("options", [["--backend", "dask"], ["--scheduler", "tcp://127.0.0.1:8786"], ["--backend", "ray"],
+                                     ["--file", "-", "--backend", "dask", "--scheduler", "tcp://127.0.0.1:8786"]])
+def test_options_that_do_not_fit(options, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main.main(options)
+    assert stopped.value.code == 2 and "--backend" in capsys.readouterr().err
+
+
+def test_local_needs_nothing():
+    with joblib_backend():
+        pass
