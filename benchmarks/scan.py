@@ -1,0 +1,178 @@
+"""An hour of 16-bit WAV through six models: the whole as main.py does it, and where the time goes.
+
+    python benchmarks/scan.py                                   a synthesised hour, the models in models/
+    python benchmarks/scan.py --audio a.wav b.mp3 --hours 1     an hour looped from these recordings
+    python benchmarks/scan.py --hours 0.02 --runs 1             a glance
+
+The stages run alone, one after another, on one thread; the whole runs as `main.py --json --file` in a process of its own.
+It also counts how many votes of real or synthesised windows bfloat16 would change.
+"""
+
+import argparse
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import describe_machine, use_one_thread, write_section
+
+use_one_thread()
+
+import numpy as np  # noqa: E402
+import soundfile  # noqa: E402
+
+from utils.audio import SAMPLE_RATE, clean_window, cut_windows, read_audio, read_blocks  # noqa: E402
+from utils.ensemble import classical_score, load_ensemble  # noqa: E402
+from utils.events import DEFAULT_SETTINGS, EventDetector  # noqa: E402
+from utils.features import describe_windows  # noqa: E402
+from utils.networks import NETWORKS  # noqa: E402
+from utils.scan import BATCH, loud_part  # noqa: E402
+from utils.tables import markdown_table  # noqa: E402
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+RATE = 44_100  # Hz, of the synthesised hour: most recordings need resampling
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--audio", nargs="+", metavar="FILE", help="recordings to loop (default: synthesised sounds)")
+    parser.add_argument("--hours", type=float, default=1.0, help="length of the recording (default %(default)s)")
+    parser.add_argument("--models", default=str(REPOSITORY / "models"), metavar="DIR", help="default: models, beside the scripts")
+    parser.add_argument("--trust-models", action="store_true", help="as in main.py")
+    parser.add_argument("--runs", type=int, default=7, help="runs of everything, in turn (default %(default)s)")
+    return parser.parse_args(argv)
+
+
+def synthesised(rng, seconds):
+    """Noise that comes and goes, with voices gliding through it: float [n] at 44.1 kHz."""
+    moment = np.arange(int(seconds * RATE)) / RATE
+    pitch = 500 + 400 * np.sin(2 * np.pi * rng.uniform(0.05, 0.3) * moment)
+    voice = sum(np.sin(2 * np.pi * k * np.cumsum(pitch) / RATE) / k for k in (1, 2, 3))
+    swell = np.sin(2 * np.pi * rng.uniform(0.05, 0.5) * moment) ** 2
+    return 0.2 * voice * swell + rng.uniform(0.005, 0.1) * rng.standard_normal(len(moment))
+
+
+def write_recording(path, given, hours):
+    """A mono 16-bit WAV of the asked-for length. Returns a description of what it holds."""
+    rng, rate = np.random.default_rng(0), SAMPLE_RATE if given else RATE
+    pieces = [read_audio(name) for name in given] if given else [synthesised(rng, 30) for _ in range(10)]
+    left, index = int(hours * 3600 * rate), 0
+    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
+        while left > 0:
+            piece = pieces[index % len(pieces)][:left]
+            file.write(piece)
+            left, index = left - len(piece), index + 1
+    return f"looped from {len(given)} given recordings, {rate} Hz" if given else f"synthesised, {rate} Hz"
+
+
+def time_stages(path, ensemble):
+    """Processor seconds of each stage, on one thread: dict in the order of the work."""
+    import torch
+
+    seconds = {}
+
+    def timed(stage, function, *arguments):
+        began = time.process_time()
+        result = function(*arguments)
+        seconds[stage] = seconds.get(stage, 0) + time.process_time() - began
+        return result
+
+    def network_scores(name, spectrograms):
+        return ensemble.only(name).network_scores(*spectrograms)[name]
+
+    detector, cuts = EventDetector(DEFAULT_SETTINGS), cut_windows(read_blocks(path))
+    torch.set_num_threads(1)
+    while batch := timed("decode, resample, cut", lambda: [cut for cut, _ in zip(cuts, range(BATCH))]):
+        cleaned = timed("clean", lambda batch: [clean_window(samples) for _, samples in batch], batch)
+        kept = [(start, samples, window) for (start, samples), window in zip(batch, cleaned) if window is not None]
+        if not kept:
+            continue
+        features, *spectrograms = timed("features and spectrograms", describe_windows, [window for *_, window in kept])
+        for name, pipeline in ensemble.classical.items():
+            timed(name, classical_score, pipeline, features)
+        for name in ensemble.networks:
+            timed(name, network_scores, name, spectrograms)
+        vote = timed("vote and events", ensemble.combine, np.full((len(kept), len(ensemble.names)), 0.4))
+        timed("limits of sounds", lambda kept: [loud_part(samples) for _, samples, _ in kept], kept)
+        for (start, *_), probability, votes, verdict in zip(kept, *vote):
+            timed("vote and events", detector.add, start / SAMPLE_RATE, start / SAMPLE_RATE + 1.47, votes, probability, verdict)
+    return seconds
+
+
+def run_main(path, args):
+    """main.py on the recording: (wall seconds, processor seconds of all its threads, peak memory in MB)."""
+    command = [sys.executable, "main.py", "--json", "--device", "cpu", "--models", args.models, "--file", path]
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    began = time.perf_counter()
+    process = subprocess.Popen([*command, *["--trust-models"] * args.trust_models], cwd=REPOSITORY, stdout=subprocess.DEVNULL,
+                               env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit("main.py failed")
+    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def changed_votes(path, ensemble, most=400):
+    """Votes that bfloat16 in the networks would change, and all votes of the networks."""
+    import torch
+
+    windows = []
+    for _, samples in cut_windows(read_blocks(path)):
+        window = clean_window(samples)
+        windows += [window] if window is not None else []
+        if len(windows) == most:
+            break
+    _, stft_db, mel_db = describe_windows(windows)
+    exact = ensemble.network_scores(stft_db, mel_db)
+    with torch.amp.autocast("cpu", torch.bfloat16):
+        rough = ensemble.network_scores(stft_db, mel_db)
+    limits = {name: ensemble.calibrations[name]["threshold"] for name in NETWORKS if name in exact}
+    changed = sum(int(((exact[name] >= limit) != (rough[name] >= limit)).sum()) for name, limit in limits.items())
+    return changed, len(windows) * len(limits)
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    machine = describe_machine("numpy", "scipy", "torch", "scikit-learn", "soundfile", "soxr")
+    ensemble = load_ensemble(args.models, device="cpu", threads=1, trust_unlisted=args.trust_models)
+    for name, why in ensemble.missing.items():
+        print(f"{name} is missing: {why}", file=sys.stderr)
+    stages, wholes, seconds = [], [], args.hours * 3600
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "hour.wav")
+        kind = write_recording(path, args.audio, args.hours)
+        changed, votes = changed_votes(path, ensemble)
+        for _ in range(args.runs):
+            stages.append(time_stages(path, ensemble))
+            wholes.append(run_main(path, args))
+    median = {stage: statistics.median(run[stage] for run in stages) for stage in stages[0]}
+    total = sum(median.values())
+    rows = [[stage, f"{value:.2f} s", f"{1e3 * value / seconds:.3f} ms", f"{100 * value / total:.0f} %"]
+            for stage, value in [*median.items(), ("all stages", total)]]
+    wall, processor, memory = (statistics.median(column) for column in zip(*wholes))
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    write_section("Scan of an hour", f"`python benchmarks/scan.py`\n\n{machine}; {args.hours:g} hours of 16-bit WAV, {kind}; "
+                  f"{len(ensemble.names)} models; medians of {args.runs} alternating runs.\n\n"
+                  "Stages one after another on one thread, processor seconds:\n\n"
+                  + markdown_table(["stage", "time", "per audio second", "share"], rows)
+                  + "\n\nThe whole, `main.py --json --file hour.wav`, start-up included, threads as it chooses:\n\n"
+                  + markdown_table(["", "median", "per audio second", "range"], [
+                      ["wall time", f"{wall:.2f} s", f"{wall / seconds:.5f} s",
+                       f"{min(w[0] for w in wholes):.2f} to {max(w[0] for w in wholes):.2f} s"],
+                      ["processor time of all threads", f"{processor:.2f} s", f"{processor / seconds:.5f} s",
+                       f"{min(w[1] for w in wholes):.2f} to {max(w[1] for w in wholes):.2f} s"],
+                      ["peak memory", f"{memory:.0f} MB", "", ""]])
+                  + f"\n\nbfloat16 in the networks would change {changed} of {votes} of their votes here. (This benchmark itself "
+                  f"held {own:.0f} MB.)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
