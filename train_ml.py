@@ -28,7 +28,7 @@ from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (AUGMENTED_CSV, add_split_options, check_size, check_split_options, choose_split, group_near_copies,
                            read_manifest, read_windows, spread_groups, training_copies)
 from utils.ensemble import CLASSICAL_FILES, classical_score
-from utils.evaluation import clip_figures, highest_window
+from utils.evaluation import clip_figures, highest_window, metrics_of
 from utils.features import SIGNAL_SETTINGS
 
 # Smooth boundaries only: sharper ones win inside the collections and lose on others (models/EXPERIMENTS.md).
@@ -134,7 +134,7 @@ def save(name, pipeline, calibration, metrics, settings, args):
     tuned = {key: pipeline.get_params()[key] for key in SVM_GRID} if name == "svm" else {}
     write_json(os.path.splitext(path)[0] + ".json", {
         "model": name, "file": os.path.basename(path), "sha256": digest, "settings": settings, "calibration": calibration,
-        "metrics": metrics, "training": {"all_data": args.all_data, "tuned": tuned},
+        "metrics": metrics, "metrics_of": metrics_of(args.all_data), "training": {"all_data": args.all_data, "tuned": tuned},
         "versions": library_versions("scikit-learn", "numpy", "joblib"),
     })
     list_pickle(args.models, os.path.basename(path), digest)

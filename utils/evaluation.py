@@ -5,6 +5,12 @@ from sklearn.metrics import (accuracy_score, average_precision_score, confusion_
                              precision_score, recall_score, roc_auc_score)
 
 
+def metrics_of(all_data):
+    """What the figures in a model's JSON were measured on, for its field of this name."""
+    return ("the same settings trained on the training split; these weights have since seen all clips" if all_data
+            else "these weights")
+
+
 def recall_at(label, score, false_positive_rate):
     """Share of screams above the score that only this share of the others exceeds (their own quantile)."""
     return float((score[label == 1] > np.quantile(score[label == 0], 1 - false_positive_rate)).mean())

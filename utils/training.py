@@ -16,7 +16,7 @@ from utils.augmentation import mixup, random_scenes
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (MEL_NPY, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
                            read_spectrograms, read_windows)
-from utils.evaluation import clip_figures, highest_window, ranking_figures
+from utils.evaluation import clip_figures, highest_window, metrics_of, ranking_figures
 from utils.features import SIGNAL_SETTINGS
 from utils.figures import empty_figure, save_figure
 from utils.networks import NETWORKS, build_network
@@ -267,7 +267,7 @@ def write_model(path, name, args, settings, windows, spectrograms, rows, network
         save_state(temporary, {key: value.cpu().contiguous() for key, value in network.state_dict().items()})
         write_json(path, {
             "model": name, "file": os.path.basename(weights_path), "sha256": sha256_of(temporary),
-            "settings": settings, "calibration": calibration, "metrics": metrics,
+            "settings": settings, "calibration": calibration, "metrics": metrics, "metrics_of": metrics_of(args.all_data),
             "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device),
                          "best_epoch": max(history, key=lambda h: h["figure"])["epoch"]},
             "versions": library_versions("torch", "numpy"),
