@@ -162,14 +162,14 @@ def main(argv=None):
                   f"{len(ensemble.names)} models; medians of {args.runs} alternating runs.\n\n"
                   "Stages one after another on one thread, processor seconds:\n\n"
                   + markdown_table(["stage", "time", "per audio second", "share"], rows)
-                  + "\n\nThe whole, `main.py --json --file hour.wav`, start-up included, threads as it chooses:\n\n"
+                  + "\nThe whole, `main.py --json --file hour.wav`, start-up included, threads as it chooses:\n\n"
                   + markdown_table(["", "median", "per audio second", "range"], [
                       ["wall time", f"{wall:.2f} s", f"{wall / seconds:.5f} s",
                        f"{min(w[0] for w in wholes):.2f} to {max(w[0] for w in wholes):.2f} s"],
                       ["processor time of all threads", f"{processor:.2f} s", f"{processor / seconds:.5f} s",
                        f"{min(w[1] for w in wholes):.2f} to {max(w[1] for w in wholes):.2f} s"],
                       ["peak memory", f"{memory:.0f} MB", "", ""]])
-                  + f"\n\nbfloat16 in the networks would change {changed} of {votes} of their votes here. (This benchmark itself "
+                  + f"\nbfloat16 in the networks would change {changed} of {votes} of their votes here. (This benchmark itself "
                   f"held {own:.0f} MB.)")
     return 0
 

@@ -74,7 +74,7 @@ def main(argv=None):
                        f"{median['main.py'] / median['bare']:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
                        f"{statistics.median(peaks['main.py']):.0f} MB"],
                       [f"`{BARE}`", f"{median['bare']:.2f} s", "1", f"{statistics.median(peaks['bare']):.0f} MB"]])
-                  + f"\n\nmain.py imports {len(extra)} modules more, {sum(us for us, _ in extra) / 1e6:.2f} s; "
+                  + f"\nmain.py imports {len(extra)} modules more, {sum(us for us, _ in extra) / 1e6:.2f} s; "
                   f"of those it should not import: {', '.join(forbidden) or 'none'}.")
     return 1 if forbidden else 0
 
