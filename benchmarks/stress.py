@@ -33,7 +33,7 @@ SNRS_DB = (20, 10, 5, 0, -5)
 
 
 def mp3(samples, compression):
-    """Through an MP3 file and back; compression 0 to 1, 1 is the lowest bit rate."""
+    """Through an MP3 file of constant bit rate and back; compression 0 to 0.99, the more the lower the rate."""
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III", compression_level=compression,
                     bitrate_mode="CONSTANT")
@@ -58,7 +58,7 @@ def conditions(ambience):
     changes["reverberation"] = {f"{s} s": lambda samples, rng, s=s: scenes.reverberate(samples, s, 1.0, rng)
                                 for s in (0.3, 0.6, 1.2)}
     changes["level"] = {f"{db} dBFS": lambda samples, rng, db=db: level(samples, db) for db in (0, -20, -40, -60)}
-    changes["MP3"] = {"strongest compression": lambda samples, rng: mp3(samples, 1.0)}
+    changes["MP3"] = {"24 kbit/s": lambda samples, rng: mp3(samples, 0.9), "8 kbit/s": lambda samples, rng: mp3(samples, 0.99)}
     return changes
 
 
