@@ -31,7 +31,7 @@ from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS, describe_window, describe_windows
 
 DEFAULT_FOLDERS = ("Converted_Separately", "ESC-50-master", "noise-of-life")
-COPIES = {"scream": 8, "non_scream": 2}  # augmented scenes per clip: screams are rare
+COPIES = {"scream": 16, "non_scream": 4}  # augmented scenes per clip: screams are rare
 SIGNAL_COPIES = 3  # further signals of its kind for each synthesised one, in the augmented rows
 
 

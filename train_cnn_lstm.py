@@ -13,7 +13,7 @@ import argparse
 from utils.artifacts import run_stage
 from utils.training import add_training_options, check_training_options, train_network
 
-EPOCHS = 14
+EPOCHS = 12
 
 
 def main(argv=None):

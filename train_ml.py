@@ -25,8 +25,8 @@ from sklearn.svm import SVC
 
 from utils.artifacts import atomic_path, library_versions, list_pickle, read_json, run_stage, sha256_of, write_json
 from utils.calibration import fit_calibration, probability_of
-from utils.dataset import (AUGMENTED_CSV, add_split_options, check_size, check_split_options, choose_split, group_near_copies,
-                           read_manifest, read_windows, spread_groups, training_copies)
+from utils.dataset import (AUGMENTED_CSV, add_split_options, check_size, check_split_options, choose_split, copies_of,
+                           group_near_copies, read_manifest, read_windows, spread_groups)
 from utils.ensemble import CLASSICAL_FILES, classical_score
 from utils.evaluation import clip_figures, highest_window, metrics_of
 from utils.features import SIGNAL_SETTINGS
@@ -105,24 +105,28 @@ def print_figures(name, figures):
         print(figures["test"]["classification_report"])
 
 
+def with_copies(rows, copies):
+    """(features, labels) of the rows of clips, followed by those of their augmented copies if there are any."""
+    tables = [rows] if copies is None else [rows, copies]
+    return np.concatenate([table.features for table in tables]), np.concatenate([table.label for table in tables])
+
+
 def train(name, pipeline, windows, extra, split, evaluated, args):
     """Fit one pipeline on the training rows and their augmented copies, in place. Returns its operating point.
 
-    extra: augmented rows, or None. evaluated: with --all-data the JSON of the evaluated model, whose settings and
-    operating point are kept, else None.
+    extra: {part of the split: augmented rows}. evaluated: with --all-data the JSON of the evaluated model, whose
+    settings and operating point are kept, else None.
     """
     rows = windows.rows(split == "train")
     if name == "svm":
         pipeline.set_params(**(evaluated["training"]["tuned"] if evaluated else tune_svm(pipeline, rows, args)))
-    features, label = rows.features, rows.label
-    if extra is not None:
-        features, label = np.concatenate([features, extra.features]), np.concatenate([label, extra.label])
-    pipeline.fit(features, label)
+    pipeline.fit(*with_copies(rows, extra.get("train")))
     held_out = windows.rows(split == "validation")
     if evaluated:
         return evaluated["calibration"]
     if len(set(held_out.label)) == 2:
-        return fit_calibration(held_out.label, classical_score(pipeline, held_out.features))
+        features, label = with_copies(held_out, extra.get("validation"))
+        return fit_calibration(label, classical_score(pipeline, features))
     return {"threshold": 0.0, "slope": 1.0}  # no screams or no other sounds held out: the classifier's own decision
 
 
@@ -177,22 +181,23 @@ def main(argv=None):
     if bare:
         print(f"{args.features} has no groups: near-identical rows and neighbouring file numbers are kept together")
         windows.group = group_near_copies(windows)
-        extra, split = None, grouped_split(windows, args.seed)
+        extra, split = {}, grouped_split(windows, args.seed)
         settings["signal"] = "unknown: a bare table"  # main.py will not use such models on audio
     else:
         manifest = read_manifest(args.data)
         check_size(args.features, manifest)
         split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed)
-        extra = training_copies(read_windows(os.path.join(args.data, AUGMENTED_CSV), manifest), windows, split)
+        copies = read_windows(os.path.join(args.data, AUGMENTED_CSV), manifest)
+        extra = {part: copies_of(part, copies, windows, split) for part in ("train", "validation")}
         settings["fingerprint"] = manifest["fingerprint"]
     if args.split == "random":
-        extra, split = None, random_split(windows)
+        extra, split = {}, random_split(windows)
     print(f"windows: {', '.join(f'{(split == part).sum()} {part}' for part in ('train', 'validation', 'test'))}; "
-          f"{0 if extra is None else len(extra)} augmented rows")
+          f"{len(extra.get('train', ()))} augmented rows")
     honest = train_all(windows, extra, split, settings, args)
     if bare and args.split == "group":
         print("\nthe same with a random split, near copies on both sides:")
-        for name, figures in train_all(windows, None, random_split(windows), settings, args, write=False).items():
+        for name, figures in train_all(windows, {}, random_split(windows), settings, args, write=False).items():
             print(f"  {name:20} accuracy {figures['test']['accuracy']:.4f}; grouped, it is "
                   f"{figures['test']['accuracy'] - honest[name]['test']['accuracy']:.4f} lower")
     print("next: python train_cnn.py")

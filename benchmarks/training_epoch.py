@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import alternate, describe_machine, write_section
-from utils.augmentation import mixup, random_scenes
+from utils.augmentation import random_scenes
 from utils.networks import NETWORKS, build_network
 from utils.tables import markdown_table
 from utils.training import AVERAGING, LEARNING_RATE, WEIGHT_DECAY, cpu_has_bfloat16, update_average
@@ -63,7 +63,6 @@ class Epoch:
             batch = batch.to(self.device).float()
             label = torch.from_numpy(self.label[drawn]).to(self.device, torch.float32)
             scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], self.kind)  # [batch, 128, 128]
-            scenes, label = mixup(scenes, label)
             self.wait()
             augmentation_s += time.perf_counter() - began
             with torch.amp.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):

@@ -174,16 +174,6 @@ def test_part_of_a_window_is_kept_whole_and_the_rest_silenced():
     assert float((decibels(aug.keep_part(power) / power)).min()) < -60
 
 
-def test_mixup_blends_windows_and_labels_alike():
-    label = (torch.arange(64) % 4 == 0).float()
-    db = label[:, None, None].expand(64, 128, 128) * 40 - 60  # the level tells the label
-    blended, soft = aug.mixup(db, label)
-    assert blended.shape == db.shape and soft.shape == label.shape
-    assert torch.allclose((blended[:, 0, 0] + 60) / 40, soft, atol=1e-5)
-    assert ((soft >= 0) & (soft <= 1)).all() and len(soft.unique()) > 4
-    assert ((soft >= 0.5) == (label == 1)).all()  # each keeps at least half of itself, and with it its place in the batch
-
-
 def test_masks_hide_stripes_no_wider_than_asked():
     db = noise_db(50)
     masked = aug.mask_spectrogram(db, max_bands=20, max_frames=10)
@@ -218,12 +208,24 @@ def test_background_is_added_at_the_requested_ratio(monkeypatch, drawn_as, snr_d
         monkeypatch.setattr(aug, step, lambda power: power, raising=False)
     monkeypatch.setattr(aug, "coloured_noise", torch.zeros_like)
     monkeypatch.setattr(aug, "apply_to_some", lambda power, probability, change: change(power, torch.arange(len(power))))
-    drawn_as(lambda low, high: snr_db if low < 0 and high >= 20 else 0.0)  # other levels: above the sound, or 0 at most
+    drawn_as(lambda low, high: snr_db if low < 0 and high >= 15 else 0.0)  # other levels: above the sound, or 0 at most
     sound, background = torch.full((1, 128, 128), -100.0), torch.full((1, 128, 128), -100.0)
     sound[:, 20:40], background[:, 70:100] = -10.0, -33.0
     power = aug.to_power(aug.random_scenes(sound, background, "stft"))
     measured = decibels(power[0, 20:40].sum() / power[0, 70:100].sum())
     assert float(measured) == pytest.approx(snr_db, abs=0.1)
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 10.0])
+def test_noisy_copies_hold_the_noise_at_the_requested_ratio_and_keep_their_peak(snr_db):
+    sound, background = torch.full((3, 128, 128), -100.0), torch.full((3, 128, 128), -100.0)
+    sound[:, 20:40], background[:, 70:100] = -10.0, -33.0
+    noisy = aug.noisy_copies(sound, background, snr_db, snr_db)
+    power = aug.to_power(noisy)
+    assert torch.allclose(decibels(power[:, 20:40].sum(dim=(1, 2)) / power[:, 70:100].sum(dim=(1, 2))),
+                          torch.full((3,), snr_db), atol=0.1)
+    loudest = [aug.loudest_frame(aug.to_power(db)).flatten() for db in (sound, noisy)]
+    assert torch.allclose(*loudest, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -23,6 +23,7 @@ from utils.dataset import (
     Clip,
     Windows,
     choose_split,
+    copies_of,
     find_clips,
     group_from_name,
     group_identical_clips,
@@ -31,7 +32,6 @@ from utils.dataset import (
     read_windows,
     split_clips,
     spread_groups,
-    training_copies,
 )
 from utils.features import FEATURE_NAMES
 
@@ -278,7 +278,7 @@ def test_training_copies_have_both_recordings_in_training(windows):
     copies = windows.rows(np.arange(len(pairs)))
     copies.group = np.array([group_of[clip] for clip, _ in pairs], dtype=object)
     copies.mix_group = np.array([group_of[background] for _, background in pairs], dtype=object)
-    kept = training_copies(copies, windows, windows.split)
+    kept = copies_of("train", copies, windows, windows.split)
     assert [(g, b) for g, b in zip(kept.group, kept.mix_group)] == [(group_of["train"], group_of["train"])]
 
 
@@ -312,7 +312,7 @@ def test_augmented_rows_name_their_recordings(tiny_artifacts):
     assert set(augmented.group) <= set(table.group) and set(augmented.mix_group) <= set(table.group)
     screaming = set(table.group[table.label == 1]) - set(table.group[table.label == 0])
     assert not set(augmented.mix_group) & screaming, "a scream must never be a background"
-    kept = training_copies(augmented, table, table.split)
+    kept = copies_of("train", augmented, table, table.split)
     assert 0 < len(kept) < len(augmented)
 
 

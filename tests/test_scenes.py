@@ -147,6 +147,14 @@ def test_a_scene_with_silence_around_it_is_finite():
         assert np.isfinite(scenes.random_scene(tone(900), silence, np.random.default_rng(seed))).all()
 
 
+def test_in_a_third_of_the_scenes_the_clip_takes_up_a_part_of_the_window():
+    """The rest is the other sound alone, so with a silent one it is silence."""
+    silence, clip = np.zeros(WINDOW, np.float32), np.full(SAMPLE_RATE, 0.5, np.float32)
+    made = [scenes.random_scene(clip, silence, np.random.default_rng(seed)) for seed in range(150)]
+    quiet = np.array([(np.abs(scene) < 1e-3 * np.abs(scene).max()).mean() for scene in made])
+    assert 0.1 < (quiet > 0.25).mean() < 0.45 and (quiet < 0.05).mean() > 0.5
+
+
 @pytest.mark.parametrize("kind", scenes.SIGNAL_KINDS)
 def test_technical_signals_fill_a_window_and_follow_their_seed(kind):
     first, again, other = (scenes.technical_signal(kind, np.random.default_rng(seed)) for seed in (3, 3, 4))

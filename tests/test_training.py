@@ -15,8 +15,9 @@ from synthetic_artifacts import locations, write_artifacts
 
 from utils import training
 from utils.artifacts import ArtifactError, sha256_of
+from utils.calibration import fit_calibration
 from utils.dataset import read_manifest, read_spectrograms, read_windows
-from utils.training import BalancedBatches, score_windows, train_network, update_average
+from utils.training import BalancedBatches, find_operating_point, score_windows, train_network, update_average
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -315,6 +316,22 @@ def test_scores_come_in_the_order_of_the_rows_and_leave_no_trace(made):
     assert scores == pytest.approx(one, abs=1e-4)
     assert equal(network.state_dict(), before)
     assert len(score_windows(network, spectrograms, rows[:0], torch.device("cpu"))) == 0
+
+
+class Fullness(torch.nn.Module):
+    """Takes a full spectrogram for a scream."""
+
+    def forward(self, spectrogram):
+        return spectrogram.mean(dim=(1, 2))
+
+
+def test_the_operating_point_counts_noisy_copies_of_the_held_out_windows_too(made):
+    manifest, windows = read_manifest(made / "data"), windows_of(made)
+    spectrograms = read_spectrograms(made / "data", training.MEL_NPY, manifest["windows"], manifest)
+    rows, cpu = np.arange(len(windows)), torch.device("cpu")
+    clean = fit_calibration(windows.label, score_windows(Fullness(), spectrograms, rows, cpu))
+    noisy, again = (find_operating_point(Fullness(), spectrograms, windows, rows, cpu, seed=0) for _ in range(2))
+    assert noisy["threshold"] > clean["threshold"] + 0.1 and noisy == again  # noise fills a spectrogram
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--steps", "--batch-size", "--patience"])

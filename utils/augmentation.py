@@ -124,15 +124,6 @@ def keep_part(power):
     return torch.where((frame >= first) & (frame < first + length), power, power * 1e-7)
 
 
-def mixup(decibels, label, alpha=0.4):
-    """Zhang et al. 2018: blend pairs of windows and their labels. Returns spectrograms [n, 128, 128] and labels [n]."""
-    share = torch.distributions.Beta(alpha, alpha).sample((len(decibels),)).to(decibels.device)
-    share = torch.maximum(share, 1 - share)
-    partner = torch.randperm(len(decibels), device=decibels.device)
-    blended = torch.lerp(decibels[partner], decibels, share[:, None, None])
-    return blended, torch.lerp(label[partner], label, share)
-
-
 def mask_spectrogram(decibels, max_bands=20, max_frames=20):
     """SpecAugment (Park et al. 2019): hide a stripe of bands and a stripe of frames."""
     batch = decibels[:, None]  # [n, 1, 128, 128]
@@ -145,11 +136,24 @@ def loudest_frame(power):
     return power.sum(dim=1, keepdim=True).amax(dim=2, keepdim=True).clamp(min=1e-12)
 
 
+def add_background(power, background, snr_db):
+    """Power [n, 128, 128] of sound and background; the active level of the background lies snr_db [n, 1, 1] below."""
+    ratio = active_power(power).clamp(min=1e-9) / active_power(background).clamp(min=1e-9)
+    return power + background * ratio * to_power(-snr_db)
+
+
+def noisy_copies(decibels, backgrounds, low_db=0.0, high_db=20.0):
+    """Windows [n, 128, 128] in dB with another sound in them, low_db to high_db below, at the peak level they had."""
+    power = to_power(decibels)
+    noisy = add_background(power, shift_in_time(to_power(backgrounds)), uniform(len(power), low_db, high_db, power))
+    return to_decibels(noisy * (loudest_frame(power) / loudest_frame(noisy)))
+
+
 def random_scenes(decibels, backgrounds, kind):
     """Random recording conditions for a batch of windows.
 
     decibels: [n, 128, 128]; backgrounds: [n, 128, 128] of windows without a scream; kind: "stft" or "mel".
-    Returns [n, 128, 128] in dB. A scream stays a scream: its background is at most 5 dB louder.
+    Returns [n, 128, 128] in dB. A scream stays a scream: its background is at most 8 dB louder.
     """
     n = len(decibels)
     power, background = to_power(decibels), shift_in_time(to_power(backgrounds))
@@ -157,12 +161,11 @@ def random_scenes(decibels, backgrounds, kind):
     power = shift_in_time(apply_to_some(power, 0.75, lambda some, _: change_speed(some, kind)))
     power = apply_to_some(power, 0.3, lambda some, _: reverberate(some))
     power = apply_to_some(power, 0.6, lambda some, _: equalise(some, kind, spread_db=5.0))
-    power = apply_to_some(power, 0.4, lambda some, _: keep_part(some))
-    level = active_power(power).clamp(min=1e-9)
-    scaled = level / active_power(background).clamp(min=1e-9) * to_power(-uniform(n, -5.0, 30.0, power))
-    power = apply_to_some(power, 0.6, lambda some, i: some + background[i] * scaled[i])
+    power = apply_to_some(power, 0.6, lambda some, _: keep_part(some))
+    level, snr_db = active_power(power).clamp(min=1e-9), uniform(n, -8.0, 15.0, power)
+    power = apply_to_some(power, 0.85, lambda some, i: add_background(some, background[i], snr_db[i]))
     power = apply_to_some(
-        power, 0.4, lambda some, i: some + coloured_noise(some) * level[i] * to_power(-uniform(len(i), 10.0, 40.0, some)))
+        power, 0.4, lambda some, i: some + coloured_noise(some) * level[i] * to_power(-uniform(len(i), 0.0, 40.0, some)))
     power = apply_to_some(power, 0.3, lambda some, _: limit_band(some, kind))
     # prediction normalises the peak of each window, so a scene comes back to the level it started from, more or less
     power = power * (original_peak / loudest_frame(power)) * to_power(uniform(n, -6.0, 3.0, power))

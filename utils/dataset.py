@@ -352,10 +352,9 @@ def check_split_options(parser, args):
         parser.error("--all-data excludes --sources and --folds")
 
 
-def training_copies(augmented, windows, split):
-    """Augmented rows whose every recording is on the training side: clip and background alike."""
-    training_groups = set(windows.group[split == "train"])
+def copies_of(part, augmented, windows, split):
+    """Augmented rows whose every recording, clip and background alike, is in this part ("train", ...) of the split."""
+    groups = set(windows.group[split == part])
     return augmented.rows(np.array([
-        group in training_groups and background in training_groups
-        for group, background in zip(augmented.group, augmented.mix_group)
+        group in groups and background in groups for group, background in zip(augmented.group, augmented.mix_group)
     ], dtype=bool))

@@ -93,18 +93,23 @@ def coloured_noise(length, rng, slope_db_per_octave=-3.0):
 def random_scene(clip, background, rng):
     """One training scene of exactly one window: `clip` in `background`, with random recording conditions.
 
-    clip, background: float32 samples at 22,050 Hz; a clip shorter than the window is repeated, as clean_window does.
-    Returns float32 [65,024]. The conditions are mild: half of the scenes have another sound in them, 0 to 30 dB below.
+    clip, background: float32 samples at 22,050 Hz. Returns float32 [65,024]. A third of the scenes are mild (the clip
+    fills the window, half of the time with another sound 0 to 30 dB below), a third are loud (it fills the window, the
+    other sound is 0 to 15 dB below), and in a third the clip takes up a part of the window only, 0 to 25 dB above.
     """
     if rng.random() < 0.75:
         clip = change_speed(clip, 2 ** rng.uniform(-0.5, 0.5))
-    scene = loop_to(clip, WINDOW, rng) if len(clip) > WINDOW else np.resize(clip, WINDOW)
+    manner = rng.choice(["mild", "loud", "part"])
+    if manner == "part":
+        scene = place(loop_to(clip, min(len(clip), rng.integers(SAMPLE_RATE // 2, WINDOW)), rng), WINDOW, rng)
+    else:  # a short clip repeats, as clean_window does
+        scene = loop_to(clip, WINDOW, rng) if len(clip) > WINDOW else np.resize(clip, WINDOW)
     if rng.random() < 0.2:
         scene = reverberate(scene, rng.uniform(0.2, 1.2), rng.uniform(0.1, 1.5), rng)
     if rng.random() < 0.3:
         scene = random_equaliser(scene, rng)
-    if rng.random() < 0.5:
-        scene = mix(scene, loop_to(background, WINDOW, rng), rng.uniform(0, 30))
+    if manner != "mild" or rng.random() < 0.5:
+        scene = mix(scene, loop_to(background, WINDOW, rng), rng.uniform(0, {"mild": 30, "loud": 15, "part": 25}[manner]))
     if rng.random() < 0.3:
         scene = mix(scene, coloured_noise(WINDOW, rng, rng.uniform(-6, 0)), rng.uniform(10, 40))
     if rng.random() < 0.2:
@@ -113,6 +118,7 @@ def random_scene(clip, background, rng):
         peak = np.abs(scene).max()
         scene = np.clip(scene, -peak / 3, peak / 3)
     return scene.astype(np.float32)
+
 
 
 SIGNAL_KINDS = ("siren", "beeps", "melody", "tone", "noise")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from utils.artifacts import ArtifactError, atomic_path, library_versions, read_json, sha256_of, write_json
-from utils.augmentation import mixup, random_scenes
+from utils.augmentation import noisy_copies, random_scenes
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (MEL_NPY, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
                            read_spectrograms, read_windows)
@@ -118,6 +118,17 @@ def score_windows(network, spectrograms, rows, device, batch_size=64):
     return torch.cat(logits).numpy() if logits else np.zeros(0)
 
 
+def find_operating_point(network, spectrograms, windows, rows, device, seed):
+    """Calibration on held-out windows and on one noisy copy of each, with held-out windows without a scream as noise."""
+    torch.manual_seed(seed)
+    others = rows[windows.label[rows] == 0]
+    noise = np.random.default_rng(seed).choice(others, len(rows))
+    copies = np.concatenate([noisy_copies(*(torch.from_numpy(spectrograms[some].astype(np.float32)) for some in pair)).numpy()
+                             for pair in zip(np.array_split(rows, -(-len(rows) // 64)), np.array_split(noise, -(-len(rows) // 64)))])
+    logits = [score_windows(network, spectrograms, rows, device), score_windows(network, copies, np.arange(len(copies)), device)]
+    return fit_calibration(np.tile(windows.label[rows], 2), np.concatenate(logits))
+
+
 def update_average(average, network, keep):
     """Exponential moving average of weights and batch statistics, in place."""
     with torch.no_grad():
@@ -195,7 +206,6 @@ def train_network(name, args):
             batch = torch.from_numpy(np.concatenate([spectrograms[drawn], spectrograms[backgrounds]])).to(device).float()
             label = torch.from_numpy(windows.label[drawn]).to(device, torch.float32)
             scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], kind)  # [batch, 128, 128]
-            scenes, label = mixup(scenes, label)
             with mixed_precision(device):
                 logits = network(scenes)
             loss = F.binary_cross_entropy_with_logits(logits.float(), label, pos_weight=pos_weight)
@@ -260,7 +270,7 @@ def write_model(path, name, args, settings, windows, spectrograms, rows, network
         calibration, metrics = evaluated["calibration"], evaluated["metrics"]
     else:
         held_out = "validation" if len(set(windows.label[rows["validation"]])) == 2 else "train"
-        calibration = fit_calibration(windows.label[rows[held_out]], logits[held_out])
+        calibration = find_operating_point(network, spectrograms, windows, rows[held_out], device, args.seed)
         metrics = {part: clip_figures(windows.file[r], windows.label[r], probability_of(logits[part], calibration))
                    for part, r in rows.items() if len(r)}
     with atomic_path(weights_path) as temporary:  # both at last, at once: a kill before this leaves the old pair
