@@ -81,17 +81,23 @@ def describe_clip(clip):
 
 
 def describe_scenes(clip, backgrounds, seed):
-    """Features of augmented copies of a clip, one per background clip: list of (background, features [34])."""
+    """Features of augmented copies of a clip, one per background clip: list of (background, features [34]).
+
+    Files that cannot be read are left out here; the first pass has reported them.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     try:
         samples, _ = read_training_clip(clip.path)
-        for background in backgrounds:
-            window = clean_window(scenes.random_scene(samples, read_audio(background.path), rng))
-            if window is not None:
-                rows.append((background, describe_window(window)[0]))
     except AudioError:
-        return rows  # the first pass has reported this file
+        return rows
+    for background in backgrounds:
+        try:
+            window = clean_window(scenes.random_scene(samples, read_audio(background.path), rng))
+        except AudioError:
+            continue
+        if window is not None:
+            rows.append((background, describe_window(window)[0]))
     return rows
 
 

@@ -17,7 +17,7 @@ from utils import training
 from utils.artifacts import ArtifactError, sha256_of
 from utils.calibration import fit_calibration
 from utils.dataset import read_manifest, read_spectrograms, read_windows
-from utils.training import BalancedBatches, find_operating_point, score_windows, train_network, update_average
+from utils.training import BalancedBatches, score_windows, train_network, update_average
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -325,13 +325,31 @@ class Fullness(torch.nn.Module):
         return spectrogram.mean(dim=(1, 2))
 
 
-def test_the_operating_point_counts_noisy_copies_of_the_held_out_windows_too(made):
-    manifest, windows = read_manifest(made / "data"), windows_of(made)
-    spectrograms = read_spectrograms(made / "data", training.MEL_NPY, manifest["windows"], manifest)
-    rows, cpu = np.arange(len(windows)), torch.device("cpu")
-    clean = fit_calibration(windows.label, score_windows(Fullness(), spectrograms, rows, cpu))
-    noisy, again = (find_operating_point(Fullness(), spectrograms, windows, rows, cpu, seed=0) for _ in range(2))
-    assert noisy["threshold"] > clean["threshold"] + 0.1 and noisy == again  # noise fills a spectrogram
+def test_the_operating_point_counts_noisy_copies_of_the_held_out_windows_too(made, tmp_path):
+    data, cpu = training.read_training_data("mel", arguments(made, tmp_path)), torch.device("cpu")
+    rows = training.held_out_rows(data)
+    noisy, again = (training.noisy_spectrograms(data, rows, seed=0) for _ in range(2))
+    assert noisy.shape == (len(rows), 128, 128) and np.array_equal(noisy, again)
+    clean = fit_calibration(data.windows.label[rows], score_windows(Fullness(), data.spectrograms, rows, cpu))
+    found, metrics = training.evaluate_network(Fullness(), data, noisy, cpu)
+    assert found["threshold"] > clean["threshold"] + 0.1  # noise fills a spectrogram
+    assert set(metrics) == {"train", "validation", "test"}
+
+
+def test_epochs_are_chosen_by_clean_and_noisy_clips_alike(made, tmp_path, monkeypatch):
+    data, cpu = training.read_training_data("mel", arguments(made, tmp_path)), torch.device("cpu")
+    values = iter([{"average_precision": 0.9}, {"average_precision": 0.5}])
+    monkeypatch.setattr(training, "ranking_figures", lambda *_: next(values))
+    noisy = training.noisy_spectrograms(data, training.held_out_rows(data), seed=0)
+    figures = training.validation_figures(Fullness(), data, noisy, cpu)
+    assert figures == {"average_precision": 0.9, "average_precision_in_noise": 0.5, "selected_by": 0.7}
+
+
+def test_without_both_labels_in_validation_the_last_epoch_is_kept(made, tmp_path):
+    data = training.read_training_data("mel", arguments(made, tmp_path))
+    data.rows["validation"] = data.rows["validation"][data.windows.label[data.rows["validation"]] == 0]
+    assert training.validation_figures(Fullness(), data, None, torch.device("cpu")) == {}
+    assert np.array_equal(training.held_out_rows(data), data.rows["train"])
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--steps", "--batch-size", "--patience"])

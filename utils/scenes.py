@@ -64,7 +64,8 @@ def limit_band(samples, cutoff_hz):
     """Low-pass at `cutoff_hz` (60 dB within a fifth of an octave), as a narrow-band recorder does."""
     if cutoff_hz >= SAMPLE_RATE / 2:
         return samples
-    return shape_spectrum(samples, [0, 0, -60, -80], [0, cutoff_hz, cutoff_hz * 1.15, SAMPLE_RATE / 2 + 1])
+    stop = cutoff_hz * 1.15
+    return shape_spectrum(samples, [0, 0, -60, -80], [0, cutoff_hz, stop, max(stop, SAMPLE_RATE / 2) + 1])
 
 
 def random_equaliser(samples, rng, spread_db=8.0):

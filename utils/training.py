@@ -5,6 +5,7 @@ import copy
 import math
 import os
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from utils.artifacts import ArtifactError, atomic_path, library_versions, read_json, sha256_of, write_json
 from utils.augmentation import noisy_copies, random_scenes
 from utils.calibration import fit_calibration, probability_of
-from utils.dataset import (MEL_NPY, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
+from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
                            read_spectrograms, read_windows)
 from utils.evaluation import clip_figures, highest_window, metrics_of, ranking_figures
 from utils.features import SIGNAL_SETTINGS
@@ -70,6 +71,28 @@ def mixed_precision(device):
     return torch.amp.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu_has_bfloat16())
 
 
+@dataclass
+class TrainingData:
+    """What stage 1 made, as one network reads it."""
+
+    windows: object  # dataset.Windows: the table, one row per window
+    spectrograms: np.ndarray  # float16 [n_windows, 128, 128]
+    rows: dict  # part of the split -> its row numbers
+    fingerprint: str  # of the clips and settings that it was made from
+
+
+def read_training_data(kind, args):
+    """TrainingData for networks that read the "stft" or the "mel" spectrograms."""
+    manifest = read_manifest(args.data)
+    windows = read_windows(args.features, manifest)
+    spectrograms = read_spectrograms(args.data, STFT_NPY if kind == "stft" else MEL_NPY, len(windows), manifest)
+    if spectrograms.nbytes < HELD_IN_MEMORY:
+        spectrograms = np.array(spectrograms)
+    split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed)
+    rows = {part: np.flatnonzero(split == part) for part in SPLITS}
+    return TrainingData(windows, spectrograms, rows, manifest["fingerprint"])
+
+
 class BalancedBatches:
     """Draws row numbers: a fixed share of screams, and within each label rare sound classes more often.
 
@@ -107,26 +130,53 @@ class BalancedBatches:
         return self.n_others / self.n_screams
 
 
+def batches_of(rows, batch_size=64):
+    """The row numbers in consecutive pieces of at most `batch_size`."""
+    return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+
+
 def score_windows(network, spectrograms, rows, device, batch_size=64):
     """Logits float64 [len(rows)] of a network in evaluation mode."""
     network.eval()
     logits = []
     with torch.inference_mode(), mixed_precision(device):
-        for first in range(0, len(rows), batch_size):
-            batch = torch.from_numpy(spectrograms[rows[first : first + batch_size]].astype(np.float32)).to(device)
+        for some in batches_of(rows, batch_size):
+            batch = torch.from_numpy(spectrograms[some].astype(np.float32)).to(device)
             logits.append(network(batch).double().cpu())
     return torch.cat(logits).numpy() if logits else np.zeros(0)
 
 
-def find_operating_point(network, spectrograms, windows, rows, device, seed):
-    """Calibration on held-out windows and on one noisy copy of each, with held-out windows without a scream as noise."""
+def held_out_rows(data):
+    """Rows that the operating point is found on: validation, or training where validation lacks one of the two labels."""
+    validation = data.rows["validation"]
+    return validation if len(set(data.windows.label[validation])) == 2 else data.rows["train"]
+
+
+def noisy_spectrograms(data, rows, seed):
+    """One noisy copy of each of these windows, float32 [n, 128, 128]; the noise is others of them, without a scream."""
     torch.manual_seed(seed)
-    others = rows[windows.label[rows] == 0]
-    noise = np.random.default_rng(seed).choice(others, len(rows))
-    copies = np.concatenate([noisy_copies(*(torch.from_numpy(spectrograms[some].astype(np.float32)) for some in pair)).numpy()
-                             for pair in zip(np.array_split(rows, -(-len(rows) // 64)), np.array_split(noise, -(-len(rows) // 64)))])
-    logits = [score_windows(network, spectrograms, rows, device), score_windows(network, copies, np.arange(len(copies)), device)]
-    return fit_calibration(np.tile(windows.label[rows], 2), np.concatenate(logits))
+    noise = np.random.default_rng(seed).choice(rows[data.windows.label[rows] == 0], len(rows))
+    return np.concatenate([
+        noisy_copies(*(torch.from_numpy(data.spectrograms[part].astype(np.float32)) for part in pair)).numpy()
+        for pair in zip(batches_of(rows), batches_of(noise))])
+
+
+def score_noisy(network, noisy, device):
+    return score_windows(network, noisy, np.arange(len(noisy)), device)
+
+
+def validation_figures(network, data, noisy, device):
+    """Ranking figures of the validation clips, and "selected_by", which chooses the epoch: higher is better.
+
+    It is the average precision, of clean clips and of their noisy copies in equal parts. Empty without both labels.
+    """
+    rows = data.rows["validation"]
+    file, label = data.windows.file[rows], data.windows.label[rows]
+    if len(set(label)) < 2:
+        return {}
+    clean = ranking_figures(*highest_window(file, label, score_windows(network, data.spectrograms, rows, device)))
+    in_noise = ranking_figures(*highest_window(file, label, score_noisy(network, noisy, device)))["average_precision"]
+    return clean | {"average_precision_in_noise": in_noise, "selected_by": (clean["average_precision"] + in_noise) / 2}
 
 
 def update_average(average, network, keep):
@@ -151,7 +201,7 @@ def plot_history(path, name, history):
     left, right = figure.subplots(1, 2)
     left.plot(epochs, [h["loss"] for h in history])
     left.set(xlabel="epoch", ylabel="training loss", title=name)
-    for key in ("average_precision", "roc_auc"):
+    for key in ("average_precision", "average_precision_in_noise", "roc_auc"):
         if key in history[-1]:
             right.plot(epochs, [h[key] for h in history], label=f"validation {key.replace('_', ' ')}")
     right.set(xlabel="epoch", ylim=(None, 1.0))
@@ -166,45 +216,41 @@ def train_network(name, args):
     if args.threads:
         torch.set_num_threads(args.threads)
     device = choose_device(args.device)
-    manifest = read_manifest(args.data)
-    windows = read_windows(args.features, manifest)
     kind = NETWORKS[name][1]
-    spectrograms = read_spectrograms(args.data, STFT_NPY if kind == "stft" else MEL_NPY, len(windows), manifest)
-    if spectrograms.nbytes < HELD_IN_MEMORY:
-        spectrograms = np.array(spectrograms)
-    split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed)
-    rows = {part: np.flatnonzero(split == part) for part in ("train", "validation", "test")}
+    data = read_training_data(kind, args)
     weights_path = os.path.join(args.models, f"{name}_model.pth")
     json_path = os.path.join(args.models, f"{name}_model.json")
     checkpoint_path = os.path.join(args.models, f".{name}_checkpoint.pth")
     evaluated = read_json(json_path, f"train_{name}.py without --all-data") if args.all_data else None
     epochs = evaluated["training"]["best_epoch"] if args.all_data else args.epochs
 
+    noisy = None if args.all_data else noisy_spectrograms(data, held_out_rows(data), args.seed)
     torch.manual_seed(args.seed)
-    batches = BalancedBatches(windows, rows["train"], args.batch_size, np.random.default_rng(args.seed))
+    batches = BalancedBatches(data.windows, data.rows["train"], args.batch_size, np.random.default_rng(args.seed))
     network = build_network(name).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=args.epochs * args.steps, pct_start=0.15)
     pos_weight = torch.tensor(batches.pos_weight, device=device)
     options = {key: value for key, value in vars(args).items() if key not in ("restart", "device", "threads", "models")}
-    settings = {"signal": SIGNAL_SETTINGS, "network": name, "fingerprint": manifest["fingerprint"], "options": options}
+    settings = {"signal": SIGNAL_SETTINGS, "network": name, "fingerprint": data.fingerprint, "options": options}
     history, best, best_state = [], -math.inf, None
     if os.path.exists(checkpoint_path) and not args.restart:
         history, best, best_state = resume(checkpoint_path, settings, network, average, optimiser, schedule, batches)
 
     parameters = sum(p.numel() for p in network.parameters())
-    print(f"{name}: {parameters:,} parameters; windows: " + ", ".join(f"{len(r)} {part}" for part, r in rows.items()))
+    print(f"{name}: {parameters:,} parameters; windows: " + ", ".join(f"{len(r)} {part}" for part, r in data.rows.items()))
     for epoch in range(len(history) + 1, epochs + 1):
-        if history and epoch - max(history, key=lambda h: h["figure"])["epoch"] > args.patience and not args.all_data:
+        if history and epoch - max(history, key=lambda h: h["selected_by"])["epoch"] > args.patience and not args.all_data:
             print(f"no better validation figure for {args.patience} epochs: stopped")
             break
         epoch_began, losses = time.time(), []
         network.train()
         for _ in tqdm(range(args.steps), desc=f"epoch {epoch}", leave=False, disable=None):
             drawn, backgrounds = batches.draw()
-            batch = torch.from_numpy(np.concatenate([spectrograms[drawn], spectrograms[backgrounds]])).to(device).float()
-            label = torch.from_numpy(windows.label[drawn]).to(device, torch.float32)
+            batch = np.concatenate([data.spectrograms[drawn], data.spectrograms[backgrounds]])
+            batch = torch.from_numpy(batch).to(device).float()  # [2 * batch, 128, 128]
+            label = torch.from_numpy(data.windows.label[drawn]).to(device, torch.float32)
             scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], kind)  # [batch, 128, 128]
             with mixed_precision(device):
                 logits = network(scenes)
@@ -215,19 +261,15 @@ def train_network(name, args):
             schedule.step()
             update_average(average, network, AVERAGING)
             losses.append(loss.detach())
-        entry = {"epoch": epoch, "loss": float(torch.stack(losses).mean()), "figure": float(epoch)}
-        if len(rows["validation"]):
-            logits = score_windows(average, spectrograms, rows["validation"], device)
-            clips = highest_window(windows.file[rows["validation"]], windows.label[rows["validation"]], logits)
-            entry |= ranking_figures(*clips)
-            entry["figure"] = entry.get("average_precision", 0.0)
+        entry = {"epoch": epoch, "loss": float(torch.stack(losses).mean()), "selected_by": float(epoch)}
+        entry |= validation_figures(average, data, noisy, device)
         seconds = time.time() - epoch_began
         entry["windows_per_second"] = round(args.steps * args.batch_size / seconds, 1)
         history.append(entry)
-        if entry["figure"] > best:
-            best, best_state = entry["figure"], copy.deepcopy(average.state_dict())
+        if entry["selected_by"] > best:
+            best, best_state = entry["selected_by"], copy.deepcopy(average.state_dict())
         print(f"epoch {epoch:3}/{epochs}  loss {entry['loss']:.3f}  "
-              + (f"validation AP {entry['average_precision']:.3f}  AUC {entry['roc_auc']:.3f}  " if "roc_auc" in entry else "")
+              + (f"validation AP {entry['average_precision']:.3f}  in noise {entry['average_precision_in_noise']:.3f}  " if "roc_auc" in entry else "")
               + f"{seconds:.1f} s, {entry['windows_per_second']:.0f} windows/s", flush=True)
         save_state(checkpoint_path, {"settings": repr(settings), "history": history, "best": best, "best_state": best_state,
                                      "network": network.state_dict(), "average": average.state_dict(),
@@ -235,7 +277,20 @@ def train_network(name, args):
                                      "torch_rng": torch.get_rng_state(), "numpy_rng": repr(batches.rng.bit_generator.state)})
 
     average.load_state_dict(best_state)
-    write_model(json_path, name, args, settings, windows, spectrograms, rows, average, device, history, evaluated, weights_path)
+    if evaluated:
+        calibration, metrics = evaluated["calibration"], evaluated["metrics"]
+    else:
+        calibration, metrics = evaluate_network(average, data, noisy, device)
+    write_model(weights_path, json_path, average, {
+        "model": name, "file": os.path.basename(weights_path), "settings": settings,
+        "calibration": calibration, "metrics": metrics, "metrics_of": metrics_of(args.all_data),
+        "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device),
+                     "best_epoch": max(history, key=lambda h: h["selected_by"])["epoch"]},
+        "versions": library_versions("torch", "numpy"),
+    })
+    for part in ("validation", "test"):
+        figures = metrics.get(part, {}).items()
+        print(f"{part}: " + "  ".join(f"{key} {value:.4f}" for key, value in figures if isinstance(value, float)))
     write_json(os.path.join(args.models, f"{name}_history.json"), history)
     plot_history(os.path.join(args.models, f"{name}_history.png"), name, history)
     os.remove(checkpoint_path)
@@ -263,26 +318,24 @@ def resume(path, settings, network, average, optimiser, schedule, batches):
     return state["history"], state["best"], state["best_state"]
 
 
-def write_model(path, name, args, settings, windows, spectrograms, rows, network, device, history, evaluated, weights_path):
-    """Write the weights and the JSON beside them: settings, operating point, metrics, versions, hash; print the test figures."""
-    logits = {part: score_windows(network, spectrograms, r, device) for part, r in rows.items() if len(r)}
-    if args.all_data:
-        calibration, metrics = evaluated["calibration"], evaluated["metrics"]
-    else:
-        held_out = "validation" if len(set(windows.label[rows["validation"]])) == 2 else "train"
-        calibration = find_operating_point(network, spectrograms, windows, rows[held_out], device, args.seed)
-        metrics = {part: clip_figures(windows.file[r], windows.label[r], probability_of(logits[part], calibration))
-                   for part, r in rows.items() if len(r)}
-    with atomic_path(weights_path) as temporary:  # both at last, at once: a kill before this leaves the old pair
+def evaluate_network(network, data, noisy, device):
+    """(calibration, figures of each part of the split) of a trained network.
+
+    The operating point counts held-out windows and their noisy copies alike.
+    """
+    windows, held_out = data.windows, held_out_rows(data)
+    logits = [score_windows(network, data.spectrograms, held_out, device), score_noisy(network, noisy, device)]
+    calibration = fit_calibration(np.tile(windows.label[held_out], 2), np.concatenate(logits))
+    metrics = {}
+    for part, rows in data.rows.items():
+        if len(rows):
+            probability = probability_of(score_windows(network, data.spectrograms, rows, device), calibration)
+            metrics[part] = clip_figures(windows.file[rows], windows.label[rows], probability)
+    return calibration, metrics
+
+
+def write_model(path, json_path, network, report):
+    """Write the weights and the JSON beside them: both at last, at once, so that a kill before leaves the old pair."""
+    with atomic_path(path) as temporary:
         save_state(temporary, {key: value.cpu().contiguous() for key, value in network.state_dict().items()})
-        write_json(path, {
-            "model": name, "file": os.path.basename(weights_path), "sha256": sha256_of(temporary),
-            "settings": settings, "calibration": calibration, "metrics": metrics, "metrics_of": metrics_of(args.all_data),
-            "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device),
-                         "best_epoch": max(history, key=lambda h: h["figure"])["epoch"]},
-            "versions": library_versions("torch", "numpy"),
-        })
-    for part in ("validation", "test"):
-        figures = metrics.get(part, {})
-        if figures:
-            print(f"{part}: " + "  ".join(f"{key} {value:.4f}" for key, value in figures.items() if isinstance(value, float)))
+        write_json(json_path, report | {"sha256": sha256_of(temporary)})
