@@ -1,4 +1,4 @@
-"""0.5 is the operating point: the smallest score with at most 1 % of the held-out others above it."""
+"""0.5 is the operating point: the smallest score with at most 0.6 % of the held-out others above it."""
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ def labels_and_scores(n_others=1000, n_screams=200, seed=0, distance=3.0):
 
 
 def test_exactly_the_allowed_share_of_others_lies_above():
-    label, score = np.repeat([0, 1], [200, 1]), np.concatenate([np.arange(200.0), [500.0]])
+    label, score = np.repeat([0, 1], [400, 1]), np.concatenate([np.arange(400.0), [500.0]])
     calibration = fit_calibration(label, score)
-    assert 197 < calibration["threshold"] < 198  # 198 and 199 are the two of 200 that may lie above
-    assert (probability_of(np.arange(200.0), calibration) >= 0.5).sum() == 2
+    assert 397 < calibration["threshold"] < 398  # 398 and 399 are the two of 400 that may lie above
+    assert (probability_of(np.arange(400.0), calibration) >= 0.5).sum() == 2
 
 
 @pytest.mark.parametrize("n_others", [1, 2, 50, 99, 100, 101, 1234])
@@ -35,7 +35,7 @@ def test_never_more_others_above_than_allowed(n_others, rate):
 def test_ties_and_extremes_do_not_break_the_promise(scores):
     others = np.array(scores)
     label, score = np.append(np.zeros(len(others), int), 1), np.append(others, 1.0)
-    assert (probability_of(others, fit_calibration(label, score)) >= 0.5).sum() <= 0.01 * len(others)
+    assert (probability_of(others, fit_calibration(label, score)) >= 0.5).sum() <= 0.006 * len(others)
 
 
 def test_one_half_exactly_at_the_threshold():
@@ -73,6 +73,6 @@ def test_clear_separation_gives_steeper_probabilities_than_overlap():
 
 
 def test_works_without_screams_and_for_constant_scores():
-    label = np.zeros(100, int)
-    assert (probability_of(np.arange(100.0), fit_calibration(label, np.arange(100.0))) >= 0.5).sum() == 1
-    assert (probability_of(np.ones(100), fit_calibration(label, np.ones(100))) < 0.5).all()
+    label = np.zeros(200, int)
+    assert (probability_of(np.arange(200.0), fit_calibration(label, np.arange(200.0))) >= 0.5).sum() == 1
+    assert (probability_of(np.ones(200), fit_calibration(label, np.ones(200))) < 0.5).all()

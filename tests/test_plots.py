@@ -8,7 +8,7 @@ import pytest
 
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE
-from utils.plots import MAX_COLUMNS, SpectrogramOverview, clock, draw_recording, plot_path, plot_recording, thin_out
+from utils.plots import MAX_COLUMNS, SpectrogramOverview, short_clock, draw_recording, plot_path, plot_recording, thin_out
 
 NAMES = ("svm", "cnn")
 
@@ -68,7 +68,7 @@ def test_thinning_keeps_every_peak():
 
 
 def test_clock():
-    assert [clock(seconds) for seconds in (0, 12.5, 59.96, 125, 3723.25)] == ["0:00", "0:12.5", "1:00", "2:05", "1:02:03.2"]
+    assert [short_clock(seconds) for seconds in (0, 12.5, 59.96, 125, 3723.25)] == ["0:00", "0:12.5", "1:00", "2:05", "1:02:03.2"]
 
 
 def test_picture_has_a_curve_per_model_and_shades_the_events():

@@ -59,20 +59,21 @@ def report_of(models, name="cnn"):
 
 @pytest.fixture
 def averages(monkeypatch):
-    """What the averaged weights were whenever windows were scored: once per epoch, then for the report."""
-    seen, score = [], training.score_windows
+    """The averaged weights at the end of each epoch."""
+    seen, save = [], training.save_state
 
-    def score_and_note(network, *rest, **options):
-        seen.append({key: value.clone() for key, value in network.state_dict().items()})
-        return score(network, *rest, **options)
+    def save_and_note(path, state):
+        if "average" in state:
+            seen.append({key: value.clone() for key, value in state["average"].items()})
+        save(path, state)
 
-    monkeypatch.setattr(training, "score_windows", score_and_note)
+    monkeypatch.setattr(training, "save_state", save_and_note)
     return seen
 
 
 def figures_come_as(monkeypatch, values):
-    """Let the validation figure of the epochs be these values; the last one stays."""
-    values = list(values)
+    """Let the validation figure of the epochs, for clean clips and for noisy copies, be these values; the last one stays."""
+    values = [value for value in values for _ in ("clean", "noisy")]
     monkeypatch.setattr(training, "ranking_figures",
                         lambda *_: {"average_precision": values.pop(0) if len(values) > 1 else values[0], "roc_auc": 0.5})
 

@@ -17,7 +17,7 @@ class EventSettings:
     min_votes: int | None = None  # ... if also so many models say scream
     exit_threshold: float | None = None  # an open event goes on down to this probability
     min_duration: float = 0.0  # a shorter event is dropped
-    max_gap: float = 1.0  # a shorter pause does not end an event
+    max_gap: float = 2.5  # a shorter pause does not end an event: it must close within a window and a hop (4.4 s)
     padding: float = 0.0  # added on both sides
 
     def __post_init__(self):

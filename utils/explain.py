@@ -15,7 +15,7 @@ from utils.ensemble import CLASSICAL_FILES, NETWORK_FILES
 from utils.event_files import clip_name
 from utils.features import FEATURE_NAMES, N_BANDS, describe_windows
 from utils.figures import empty_figure, save_figure
-from utils.plots import FREQUENCY_TICKS, clock, draw_spectrogram
+from utils.plots import FREQUENCY_TICKS, short_clock, draw_spectrogram
 
 PATCH, STRIDE = 16, 8  # bands and frames: 1,400 Hz (or 16 mel bands) by 0.37 s
 BATCH = 32
@@ -213,8 +213,8 @@ def explain_recording(record, ensemble, folder, hop=WINDOW_HOP):
         if strongest is None:
             continue
         window_s, window, probability, votes = strongest
-        where = f"event {clock(start_s)} to {clock(end_s)}, strongest window" if events else "no event; strongest window"
-        title = (f"{os.path.basename(file)}   {where} from {clock(window_s)}   probability {probability:.2f}   "
+        place = f"event {short_clock(start_s)} to {short_clock(end_s)}" if events else "no event"
+        title = (f"{os.path.basename(file)}   {place}, strongest window from {short_clock(window_s)}   probability {probability:.2f}   "
                  f"{votes} of {len(ensemble.names)} votes")
         path = os.path.join(folder, clip_name(file, start_s if events else window_s).removesuffix(".wav") + ".png")
         save_figure(draw_explanation(explain_window(window, ensemble), title), path)

@@ -8,6 +8,7 @@ import os
 import sys
 
 from utils.cluster import add_backend_options, check_backend_options
+from utils.events import DEFAULT_SETTINGS, EventSettings
 from utils.inputs import REPOSITORY
 
 MARK = "\0"  # stands before a file name with a leading dash while argparse works; no real argument can hold it
@@ -31,7 +32,8 @@ def build_parser(description, names):
     add("--exit-threshold", type=float, metavar="P",
         help="an open event goes on down to this probability (default 0.7 times the threshold)")
     add("--min-duration", type=float, default=0.0, metavar="S", help="drop events shorter than this (default %(default)s)")
-    add("--max-gap", type=float, default=1.0, metavar="S", help="pauses up to this do not end an event (default %(default)s)")
+    add("--max-gap", type=float, default=DEFAULT_SETTINGS.max_gap, metavar="S",
+        help="pauses up to this do not end an event (default %(default)s)")
     add("--padding", type=float, default=0.0, metavar="S", help="lengthen events on both sides (default %(default)s)")
     add("--hop", type=float, metavar="S", help="seconds between windows, 0.1 to 2.9 (default 1.47, half a window)")
 
@@ -82,8 +84,6 @@ def protect_dashes(parser, argv):
 
 def parse_arguments(parser, argv=None):
     """Parse and check; a bad option prints one sentence and exits with 2. Adds args.settings (EventSettings)."""
-    from utils.events import EventSettings
-
     args = parser.parse_args(protect_dashes(parser, sys.argv[1:] if argv is None else list(argv)))
     if args.live is not None and args.file:
         parser.error("--live listens to the microphone; leave --file out")

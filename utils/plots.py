@@ -84,7 +84,7 @@ def thin_out(times, values):
     return times[starts], np.maximum.reduceat(values, starts, axis=0)
 
 
-def clock(seconds):
+def short_clock(seconds):
     """12.5 -> '0:12.5', 3723 -> '1:02:03'."""
     minutes, seconds = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
@@ -127,8 +127,8 @@ def draw_recording(overview, windows, model_names, record, threshold=None):
     above, below, strip = figure.subplots(3, 1, sharex=True, height_ratios=(5, 4, 1))
     draw_spectrogram(above, overview.decibels(), (0, duration_s))
     events = record["events"]
-    above.set_title(f"{os.path.basename(record['file'])}   {clock(duration_s)}   {len(events)} event{'s' * (len(events) != 1)}",
-                    parse_math=False)
+    n_events = f"{len(events)} event{'s' * (len(events) != 1)}"
+    above.set_title(f"{os.path.basename(record['file'])}   {short_clock(duration_s)}   {n_events}", parse_math=False)
     if windows:
         times = np.array([(window.start_s + window.end_s) / 2 for window in windows])
         curves = np.column_stack([np.stack([window.probabilities for window in windows]),
@@ -150,5 +150,5 @@ def draw_recording(overview, windows, model_names, record, threshold=None):
     strip.set(ylim=(-0.3, len(model_names) + 0.3), ylabel="votes", xlabel="time", xlim=(0, duration_s))
     strip.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     strip.xaxis.set_major_locator(MultipleLocator(next((step for step in TICK_STEPS_S if duration_s <= 10 * step), 86_400)))
-    strip.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
+    strip.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: short_clock(seconds)))
     return figure

@@ -26,6 +26,7 @@ SCREAM_SHARE = 0.25  # of each training batch
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-2
 HELD_IN_MEMORY = 2e9  # bytes of spectrograms; more than this stays on disk, memory-mapped
+SHOWN_FIGURES = ("average_precision", "average_precision_in_noise", "roc_auc")  # of validation, after each epoch
 AVERAGING = 0.995  # of the exponential moving average of the weights, per step
 
 
@@ -201,7 +202,7 @@ def plot_history(path, name, history):
     left, right = figure.subplots(1, 2)
     left.plot(epochs, [h["loss"] for h in history])
     left.set(xlabel="epoch", ylabel="training loss", title=name)
-    for key in ("average_precision", "average_precision_in_noise", "roc_auc"):
+    for key in SHOWN_FIGURES:
         if key in history[-1]:
             right.plot(epochs, [h[key] for h in history], label=f"validation {key.replace('_', ' ')}")
     right.set(xlabel="epoch", ylim=(None, 1.0))
@@ -268,9 +269,9 @@ def train_network(name, args):
         history.append(entry)
         if entry["selected_by"] > best:
             best, best_state = entry["selected_by"], copy.deepcopy(average.state_dict())
-        print(f"epoch {epoch:3}/{epochs}  loss {entry['loss']:.3f}  "
-              + (f"validation AP {entry['average_precision']:.3f}  in noise {entry['average_precision_in_noise']:.3f}  " if "roc_auc" in entry else "")
-              + f"{seconds:.1f} s, {entry['windows_per_second']:.0f} windows/s", flush=True)
+        figures = "".join(f"{key.replace('_', ' ')} {entry[key]:.3f}  " for key in SHOWN_FIGURES if key in entry)
+        print(f"epoch {epoch:3}/{epochs}  loss {entry['loss']:.3f}  {figures}{seconds:.1f} s, "
+              f"{entry['windows_per_second']:.0f} windows/s", flush=True)
         save_state(checkpoint_path, {"settings": repr(settings), "history": history, "best": best, "best_state": best_state,
                                      "network": network.state_dict(), "average": average.state_dict(),
                                      "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
