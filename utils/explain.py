@@ -214,8 +214,8 @@ def explain_recording(record, ensemble, folder, hop=WINDOW_HOP):
             continue
         window_s, window, probability, votes = strongest
         place = f"event {short_clock(start_s)} to {short_clock(end_s)}" if events else "no event"
-        title = (f"{os.path.basename(file)}   {place}, strongest window from {short_clock(window_s)}   probability {probability:.2f}   "
-                 f"{votes} of {len(ensemble.names)} votes")
+        title = (f"{os.path.basename(file)}   {place}, strongest window from {short_clock(window_s)}   "
+                 f"probability {probability:.2f}   {votes} of {len(ensemble.names)} votes")
         path = os.path.join(folder, clip_name(file, start_s if events else window_s).removesuffix(".wav") + ".png")
         save_figure(draw_explanation(explain_window(window, ensemble), title), path)
         paths.append(path)
