@@ -425,6 +425,16 @@ def test_file_pipe_and_jobs_agree_with_the_trained_models(trained_models, tmp_pa
     assert json.loads(last) == {**expected, "file": "-"}
 
 
+@pytest.mark.slow
+def test_threads_and_jobs_change_no_record_of_the_real_recordings(trained_models, real_audio):
+    """Every clip and long recording: bytes of the JSON lines, so verdicts and every digit of the probabilities too."""
+    once = python("main.py", "--json", "--threads", 1, "--file", real_audio)
+    assert once.stdout.count("\n") > 3_000 and once.returncode == 0, once.stderr
+    for options in (["--threads", 2], ["--threads", 4], ["--jobs", 2]):
+        assert python("main.py", "--json", *options, "--file", real_audio).stdout == once.stdout, options
+    print(f"\n{once.stdout.count(chr(10))} recordings: 1, 2 and 4 threads and 2 processes give the same bytes")
+
+
 @pytest.mark.parametrize(("script", "name"), [("inference_svm.py", "svm"), ("inference_cnn.py", "cnn")])
 def test_one_model_alone_says_what_it_says_in_the_vote(trained_models, tmp_path, script, name):
     path = write_scene(tmp_path / "a.wav")
