@@ -266,7 +266,8 @@ def read_windows(csv_path, manifest=None):
         raise ArtifactError(f"{csv_path} is not a feature table ({error})") from None
     missing = [name for name in ["file", "label", *FEATURE_NAMES] if name not in table]
     if missing:
-        raise ArtifactError(f"{csv_path} lacks the columns {', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}")
+        names = ", ".join(missing[:4]) + (" ..." if len(missing) > 4 else "")
+        raise ArtifactError(f"{csv_path} lacks the columns {names}: run {EXTRACT}, or give another table")
     try:
         features = table[FEATURE_NAMES].to_numpy(float)
     except ValueError:
