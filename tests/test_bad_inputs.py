@@ -359,7 +359,11 @@ def print_table():
 def test_main_shows_the_same_and_its_exit_status_is_honest(tmp_path, no_ffmpeg):
     from utils.artifacts import ArtifactError
 
+    packages = pathlib.Path(np.__file__)
+    readable = os.geteuid() or all(parent.stat().st_mode & 0o001 for parent in packages.parents)  # by nobody, if root tests
     for number, case in enumerate(CASES):
+        if case.make is unreadable and not readable:
+            continue
         try:
             what, seen, status = table_row(case, tmp_path / str(number))
         except ArtifactError as error:
