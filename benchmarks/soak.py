@@ -74,8 +74,8 @@ def main(argv=None):
     reader.join()
     record = json.loads(lines[-1])
     lost = written - round(record["duration_s"] * SAMPLE_RATE)
-    if abs(lost) <= SAMPLE_RATE / 2000:  # the record's duration is rounded to a millisecond
-        lost = 0
+    if round(written / SAMPLE_RATE, 3) == record["duration_s"]:
+        lost = 0  # a record's duration has milliseconds only, 22 samples
     per_loop = collections.Counter(int(event["start_s"] // loop_s) for event in record["events"])
     loops = int(written // len(samples))
     whole = [per_loop[loop] for loop in range(1, loops)]  # the first loop begins without a window before it

@@ -1,5 +1,6 @@
 """Fixtures that several test files share: recordings to work on, synthesised or real."""
 
+import builtins
 import csv
 import pathlib
 
@@ -20,6 +21,22 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def hide_packages(monkeypatch):
+    """hide_packages("onnx", ...): importing these fails as where they are not installed."""
+    def hide(*names):
+        real_import = builtins.__import__
+
+        def import_others(name, *args, **options):
+            if name.split(".")[0] in names:
+                raise ImportError(name)
+            return real_import(name, *args, **options)
+
+        monkeypatch.setattr(builtins, "__import__", import_others)
+
+    return hide
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -318,14 +319,23 @@ def test_a_zero_byte_in_a_name():
 # --- the table of the README ---
 
 
+@functools.cache
+def trained_ensemble():
+    """The trained models, loaded once, and before anything is read as a user who may not read the installed packages."""
+    from utils.ensemble import load_ensemble
+
+    return load_ensemble()
+
+
 def run_main(path):
     """`python main.py --json --file PATH` in this process: (exit status, JSON record, stderr)."""
     import main
+    from utils.command_line import run
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status = main.main(["--json", f"--file={path}"])
+            status = run(main.__doc__, main.MODELS, ["--json", f"--file={path}"], trained_ensemble())
         except SystemExit as end:
             status = end.code
     lines = out.getvalue().splitlines()
@@ -335,6 +345,7 @@ def run_main(path):
 def table_row(case, folder):
     """(input, what the user sees, exit status) of one case, as main.py gives it."""
     path = make_input(case, folder)
+    trained_ensemble()
     with ordinary_user() if case.make is unreadable else contextlib.nullcontext():
         status, record, err = run_main(path)
     where = str(path).replace(path.name, SHOWN_NAMES.get(path.name, path.name)) + ": "
@@ -359,11 +370,7 @@ def print_table():
 def test_main_shows_the_same_and_its_exit_status_is_honest(tmp_path, no_ffmpeg):
     from utils.artifacts import ArtifactError
 
-    packages = pathlib.Path(np.__file__)
-    readable = os.geteuid() or all(parent.stat().st_mode & 0o001 for parent in packages.parents)  # by nobody, if root tests
     for number, case in enumerate(CASES):
-        if case.make is unreadable and not readable:
-            continue
         try:
             what, seen, status = table_row(case, tmp_path / str(number))
         except ArtifactError as error:

@@ -1,6 +1,5 @@
 """Work sent to a real dask cluster of two worker processes gives what the local run gives, byte for byte."""
 
-import builtins
 import json
 import os
 import pathlib
@@ -77,15 +76,8 @@ def test_without_a_scheduler_one_sentence(monkeypatch):
         pass
 
 
-def test_without_the_package_one_sentence(monkeypatch):
-    real_import = builtins.__import__
-
-    def without_dask(name, *args, **options):
-        if name.split(".")[0] in ("dask", "distributed"):
-            raise ImportError(name)
-        return real_import(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without_dask)
+def test_without_the_package_one_sentence(hide_packages):
+    hide_packages("dask", "distributed")
     with pytest.raises(ArtifactError, match="pip install dask distributed"), joblib_backend("dask", "tcp://127.0.0.1:8786"):
         pass
 

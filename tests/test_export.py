@@ -1,6 +1,5 @@
 """ONNX files that say what torch says, and a front end from which a stranger can compute the same spectrograms."""
 
-import builtins
 import json
 
 import numpy as np
@@ -108,15 +107,8 @@ def test_a_difference_is_an_error_and_leaves_no_network(models, tmp_path, monkey
     assert not list(tmp_path.glob("*.onnx"))
 
 
-def test_missing_packages_are_one_sentence(models, tmp_path, monkeypatch):
-    real_import = builtins.__import__
-
-    def without_onnx(name, *args, **options):
-        if name.split(".")[0] in ("onnx", "onnxruntime"):
-            raise ImportError(name)
-        return real_import(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without_onnx)
+def test_missing_packages_are_one_sentence(models, tmp_path, hide_packages):
+    hide_packages("onnx", "onnxruntime")
     with pytest.raises(ArtifactError, match="pip install onnx onnxruntime"):
         main.main(["--export", "onnx", str(tmp_path), "--models", str(models)])
 

@@ -328,7 +328,7 @@ class Fullness(torch.nn.Module):
 
 def test_the_operating_point_counts_noisy_copies_of_the_held_out_windows_too(made, tmp_path):
     data, cpu = training.read_training_data("mel", arguments(made, tmp_path)), torch.device("cpu")
-    rows = training.held_out_rows(data)
+    rows = data.rows[training.held_out_part(data)]
     noisy, again = (training.noisy_spectrograms(data, rows, seed=0) for _ in range(2))
     assert noisy.shape == (len(rows), 128, 128) and np.array_equal(noisy, again)
     clean = fit_calibration(data.windows.label[rows], score_windows(Fullness(), data.spectrograms, rows, cpu))
@@ -341,7 +341,7 @@ def test_epochs_are_chosen_by_clean_and_noisy_clips_alike(made, tmp_path, monkey
     data, cpu = training.read_training_data("mel", arguments(made, tmp_path)), torch.device("cpu")
     values = iter([{"average_precision": 0.9}, {"average_precision": 0.5}])
     monkeypatch.setattr(training, "ranking_figures", lambda *_: next(values))
-    noisy = training.noisy_spectrograms(data, training.held_out_rows(data), seed=0)
+    noisy = training.noisy_spectrograms(data, data.rows[training.held_out_part(data)], seed=0)
     figures = training.validation_figures(Fullness(), data, noisy, cpu)
     assert figures == {"average_precision": 0.9, "average_precision_in_noise": 0.5, "selected_by": 0.7}
 
@@ -350,7 +350,7 @@ def test_without_both_labels_in_validation_the_last_epoch_is_kept(made, tmp_path
     data = training.read_training_data("mel", arguments(made, tmp_path))
     data.rows["validation"] = data.rows["validation"][data.windows.label[data.rows["validation"]] == 0]
     assert training.validation_figures(Fullness(), data, None, torch.device("cpu")) == {}
-    assert np.array_equal(training.held_out_rows(data), data.rows["train"])
+    assert training.held_out_part(data) == "train"
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--steps", "--batch-size", "--patience"])

@@ -147,10 +147,9 @@ def score_windows(network, spectrograms, rows, device, batch_size=64):
     return torch.cat(logits).numpy() if logits else np.zeros(0)
 
 
-def held_out_rows(data):
-    """Rows that the operating point is found on: validation, or training where validation lacks one of the two labels."""
-    validation = data.rows["validation"]
-    return validation if len(set(data.windows.label[validation])) == 2 else data.rows["train"]
+def held_out_part(data):
+    """What the operating point is found on: "validation", or "train" where validation lacks one of the two labels."""
+    return "validation" if len(set(data.windows.label[data.rows["validation"]])) == 2 else "train"
 
 
 def noisy_spectrograms(data, rows, seed):
@@ -225,7 +224,7 @@ def train_network(name, args):
     evaluated = read_json(json_path, f"train_{name}.py without --all-data") if args.all_data else None
     epochs = evaluated["training"]["best_epoch"] if args.all_data else args.epochs
 
-    noisy = None if args.all_data else noisy_spectrograms(data, held_out_rows(data), args.seed)
+    noisy = None if args.all_data else noisy_spectrograms(data, data.rows[held_out_part(data)], args.seed)
     torch.manual_seed(args.seed)
     batches = BalancedBatches(data.windows, data.rows["train"], args.batch_size, np.random.default_rng(args.seed))
     network = build_network(name).to(device, memory_format=torch.channels_last)
@@ -324,14 +323,14 @@ def evaluate_network(network, data, noisy, device):
 
     The operating point counts held-out windows and their noisy copies alike.
     """
-    windows, held_out = data.windows, held_out_rows(data)
-    logits = [score_windows(network, data.spectrograms, held_out, device), score_noisy(network, noisy, device)]
-    calibration = fit_calibration(np.tile(windows.label[held_out], 2), np.concatenate(logits))
+    windows, held_out = data.windows, held_out_part(data)
+    logits = {part: score_windows(network, data.spectrograms, rows, device) for part, rows in data.rows.items() if len(rows)}
+    calibration = fit_calibration(np.tile(windows.label[data.rows[held_out]], 2),
+                                  np.concatenate([logits[held_out], score_noisy(network, noisy, device)]))
     metrics = {}
-    for part, rows in data.rows.items():
-        if len(rows):
-            probability = probability_of(score_windows(network, data.spectrograms, rows, device), calibration)
-            metrics[part] = clip_figures(windows.file[rows], windows.label[rows], probability)
+    for part, scores in logits.items():
+        rows = data.rows[part]
+        metrics[part] = clip_figures(windows.file[rows], windows.label[rows], probability_of(scores, calibration))
     return calibration, metrics
 
 
