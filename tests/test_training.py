@@ -295,6 +295,24 @@ def test_one_label_alone_cannot_be_trained(made, label):
         BalancedBatches(windows, np.flatnonzero(windows.label == label), 8, np.random.default_rng(0))
 
 
+def test_other_sounds_that_look_like_screams_weigh_more():
+    logits = torch.tensor([2.0, 0.0, -30.0, 1.0], requires_grad=True)
+    label = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    training.training_loss(logits, label, torch.tensor(3.0)).backward()
+    probability = torch.sigmoid(logits.detach())
+    weight = probability[:3].clamp(min=training.LEAST_WEIGHT)
+    weight = 3 * weight / weight.sum()  # mean 1
+    assert logits.grad[:3].tolist() == pytest.approx((weight * probability[:3] / 4).tolist())
+    assert float(logits.grad[3]) == pytest.approx(float(-3 * (1 - probability[3]) / 4))
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_the_loss_of_equal_windows_is_plain_cross_entropy(label):
+    logits = torch.full((5,), 0.3)
+    loss = training.training_loss(logits, torch.full((5,), label), torch.tensor(1.0))
+    assert float(loss) == pytest.approx(np.log1p(np.exp(0.3 if label == 0 else -0.3)))
+
+
 def test_moving_average():
     average, network = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
     torch.nn.init.constant_(average.weight, 1.0)
