@@ -76,8 +76,8 @@ def test_exit_threshold_can_be_set():
 
 
 def test_default_exit_threshold_lies_below_the_threshold():
-    assert EventSettings().exit_threshold == pytest.approx(0.35)
-    assert EventSettings(threshold=0.8).exit_threshold == pytest.approx(0.56)
+    assert EventSettings().exit_threshold == pytest.approx(0.3)
+    assert EventSettings(threshold=0.8).exit_threshold == pytest.approx(0.48)
 
 
 def test_gaps_up_to_the_maximum_are_bridged():

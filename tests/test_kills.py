@@ -2,8 +2,8 @@
 
     pytest -m slow tests/test_kills.py
 
-Each stage is killed with SIGKILL (which no program can catch): just before every single renaming of a finished file, and
-at random moments. After each kill every artifact has either its previous bytes or its new ones. Then the stage runs again.
+Each stage script is killed with SIGKILL (which no program can catch): just before every single renaming of a finished file,
+and at random moments. After each kill every artifact has either its previous bytes or its new ones. Then the stage runs again.
 """
 
 import json
@@ -18,9 +18,11 @@ import time
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from synthetic_artifacts import SHORT, locations, write_artifacts
+from synthetic_artifacts import SHORT, locations, train_all_models, write_artifacts
 
 pytestmark = pytest.mark.slow
+RENAMINGS = {"extract_features.py": 6, "train_ml.py": 9, "train_cnn.py": 7, "train_cnn_mel.py": 7, "train_cnn_lstm.py": 7,
+             "compare_models.py": 3}  # of finished files, in one run of each stage
 N_RANDOM_KILLS = int(os.environ.get("KILLS", "12"))  # per stage
 
 KILLED_BEFORE_RENAMING = """
@@ -50,10 +52,12 @@ def kill(process):
 
 
 def without_times(path):
-    """Bytes of an artifact; those of a history without its speed, which no two runs share."""
+    """Bytes of an artifact; those of a history or a comparison without the speed, which no two runs share."""
     content = path.read_bytes()
     if path.name.endswith("_history.json"):
         content = re.sub(rb'"windows_per_second": [0-9.e]+', b"", content)
+    if path.name in ("comparison.csv", "comparison.md"):
+        content = re.sub(rb"[0-9.]+(,| \| )([0-9.]+)( \|)?\r?$", rb"\2", content, flags=re.MULTILINE)  # ms/window, MB
     return content
 
 
@@ -64,16 +68,25 @@ def artifacts(folder):
 
 
 class Stage:
-    """A stage script, the options of two different runs of it, and where it writes."""
+    """A stage script, its options, what was there before it ran, and where it writes.
 
-    def __init__(self, script, options, previous_options, folder):
+    make_previous(stage, folder) fills the folder with the artifacts of an earlier run that had other bytes.
+    """
+
+    def __init__(self, script, options, folder, make_previous, given=None):
         self.script, self.options, self.folder = script, options, folder
+        self.given = given  # a folder whose files the stage reads where it writes: models
         self.seconds = float("inf")  # of the quickest run so far: a kill must come before its end
-        self.run(folder / "previous", previous_options)
-        self.previous = artifacts(folder / "previous")
-        self.run(folder / "new")
+        self.run(self.fresh("new"))
         self.new = artifacts(folder / "new")
+        make_previous(self, self.fresh("previous"))
+        self.previous = artifacts(folder / "previous")
         assert self.previous.keys() == self.new.keys() and self.previous != self.new
+
+    def fresh(self, name):
+        if self.given:
+            shutil.copytree(self.given, self.folder / name)
+        return self.folder / name
 
     def command(self, target, options=None):
         return [str(REPOSITORY / self.script), *(options or self.options)(target)]
@@ -101,20 +114,33 @@ class Stage:
         assert artifacts(target) == self.new
 
 
-@pytest.fixture(scope="module", params=["extract_features.py", "train_ml.py", "train_cnn.py"])
+def other_seed(options):
+    """The previous artifacts are those of another seed."""
+    return lambda stage, folder: stage.run(folder, lambda target: [*options(target), "--seed", "1"])
+
+
+def other_reports(stage, folder):
+    """The previous artifacts are the same models with other reports."""
+    for path in (stage.folder / "new").glob("comparison.*"):
+        (folder / path.name).write_bytes(b"previous " + path.read_bytes())
+
+
+@pytest.fixture(scope="module", params=RENAMINGS)
 def stage(request, tiny_data_set, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kills")
-    if request.param == "extract_features.py":
-        def options(seed):
-            return lambda target: ["--audio", str(tiny_data_set / "described"), "--csv", str(target / "audio_features.csv"),
-                                   "--data", str(target / "data"), "--jobs", "1", "--signals", "5", "--seed", str(seed)]
+    folder, script = tmp_path_factory.mktemp("kills"), request.param
+    if script == "extract_features.py":
+        def options(target):
+            return ["--audio", str(tiny_data_set / "described"), "--csv", str(target / "audio_features.csv"),
+                    "--data", str(target / "data"), "--jobs", "1", "--signals", "5"]
     else:
         made = write_artifacts(folder / "made")
-        more = ["--jobs", "1"] if request.param == "train_ml.py" else SHORT
+        more = {"train_ml.py": ["--jobs", "1"], "compare_models.py": []}.get(script, SHORT)
 
-        def options(seed):
-            return lambda target: [*locations(made, target), *more, "--seed", str(seed)]
-    return Stage(request.param, options(0), options(1), folder)
+        def options(target):
+            return [*locations(made, target), *more]
+    if script == "compare_models.py":
+        return Stage(script, options, folder, other_reports, given=train_all_models(made, folder / "given"))
+    return Stage(script, options, folder, other_seed(options))
 
 
 def test_killed_before_each_renaming(stage):
@@ -132,7 +158,7 @@ def test_killed_before_each_renaming(stage):
         stage.run(target)
         stage.check_finished(target)
         kills += 1
-    assert kills >= 5
+    assert kills == RENAMINGS[stage.script]
     print(f"{stage.script}: killed before each of {kills} renamings")
 
 

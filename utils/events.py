@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-EXIT_SHARE = 0.7  # default exit threshold as a share of the enter threshold
+EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ FEATURE_NAMES = (
 # Settings that make features and spectrograms comparable: stored in every artifact, checked by every later stage.
 SIGNAL_SETTINGS = {
     "sample_rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP, "window_frames": WINDOW_FRAMES,
-    "n_mels": N_MELS, "n_bands": N_BANDS, "features": "34-v1", "peak_normalised": "window, at most 40 dB",
+    "n_mels": N_MELS, "n_bands": N_BANDS, "features": "34-v1", "peak_normalised": "window, at most 55 dB",
     "short_clips": "repeated",
 }
 

@@ -8,7 +8,7 @@ import os
 import sys
 
 from utils.cluster import add_backend_options, check_backend_options
-from utils.events import DEFAULT_SETTINGS, EventSettings
+from utils.events import DEFAULT_SETTINGS, EXIT_SHARE, EventSettings
 from utils.inputs import REPOSITORY
 
 MARK = "\0"  # stands before a file name with a leading dash while argparse works; no real argument can hold it
@@ -30,7 +30,7 @@ def build_parser(description, names):
     add("--threshold", type=float, metavar="P", help="probability from which a window fires (default: the vote decides)")
     add("--min-votes", type=int, metavar="N", help="models that must say scream (default: the vote decides)")
     add("--exit-threshold", type=float, metavar="P",
-        help="an open event goes on down to this probability (default 0.7 times the threshold)")
+        help=f"an open event goes on down to this probability (default {EXIT_SHARE} times the threshold)")
     add("--min-duration", type=float, default=0.0, metavar="S", help="drop events shorter than this (default %(default)s)")
     add("--max-gap", type=float, default=DEFAULT_SETTINGS.max_gap, metavar="S",
         help="pauses up to this do not end an event (default %(default)s)")
