@@ -3,6 +3,8 @@
 Most tests run in this process with a stand-in for the models; the last ones use the trained models, where they are.
 """
 
+import contextlib
+import gc
 import io
 import json
 import os
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 import soundfile
@@ -20,6 +23,8 @@ from stand_in import StandIn
 from test_scan import scene
 
 import main as main_script
+from utils import command_line, ensemble
+from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
 from utils.command_line import run
 from utils.report import timeline
@@ -442,3 +447,21 @@ def test_one_model_alone_says_what_it_says_in_the_vote(trained_models, tmp_path,
     record = json.loads(done.stdout)
     assert set(record) == KEYS and list(record["models"]) == [name] and record["votes"] in (0, 1)
     assert record["probability"] == record["models"][name]["probability"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_garbage_is_looked_for_while_models_load(monkeypatch, fails):
+    def load_ensemble(*_):
+        seen.append(gc.isenabled())
+        if fails:
+            raise ArtifactError("no models")
+        return "models"
+
+    seen = []
+    monkeypatch.setattr(ensemble, "load_ensemble", load_ensemble)
+    gc.unfreeze()
+    args = types.SimpleNamespace(models="models", names=(), device="cpu", threads=1, jobs=1, backend="local", trust_models=False)
+    with pytest.raises(ArtifactError) if fails else contextlib.nullcontext():
+        assert command_line.load(args) == "models"
+    assert seen == [False] and gc.isenabled() and gc.get_freeze_count() > 1000
+    gc.unfreeze()

@@ -6,6 +6,7 @@ Imports of models and of optional outputs happen where they are used, so that --
 import argparse
 import contextlib
 import functools
+import gc
 import os
 import sys
 import time
@@ -24,10 +25,28 @@ def chosen_threads(args):
     return args.threads or (1 if shared else min(2, os.cpu_count() or 1))
 
 
-def load(args):
-    from utils.ensemble import load_ensemble
+@contextlib.contextmanager
+def without_garbage_collection():
+    """For imports and loading: they leave no garbage, but each search for it walks through all that is there.
 
-    return load_ensemble(args.models, args.names, args.device, chosen_threads(args), args.trust_models)
+    What is there at the end is never searched again, not even at exit. With torch and scikit-learn that saves nearly half of
+    the time that a short run takes.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+def load(args):
+    with without_garbage_collection():
+        from utils.ensemble import load_ensemble
+
+        return load_ensemble(args.models, args.names, args.device, chosen_threads(args), args.trust_models)
 
 
 def unexpected(path, error):
