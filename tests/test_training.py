@@ -149,9 +149,10 @@ def test_all_data_trains_as_long_as_the_evaluated_model(made, tmp_path, monkeypa
     with monkeypatch.context() as patched:
         figures_come_as(patched, [0.3, 0.9, 0.5, 0.4])
         train(made, tmp_path)
-    before = report_of(tmp_path)
+    before, history = report_of(tmp_path), (tmp_path / "cnn_history.json").read_bytes()
     saved = train(made, tmp_path, "--all-data")
     after = report_of(tmp_path)
+    assert (tmp_path / "cnn_history.json").read_bytes() == history  # with figures of validation, which all data leave none for
     assert after["training"]["epochs"] == before["training"]["best_epoch"] == 2 and after["training"]["all_data"]
     assert after["calibration"] == before["calibration"] and after["metrics"] == before["metrics"]
     assert equal(saved, averages[-1])
@@ -295,8 +296,8 @@ def test_one_label_alone_cannot_be_trained(made, label):
         BalancedBatches(windows, np.flatnonzero(windows.label == label), 8, np.random.default_rng(0))
 
 
-def test_other_sounds_that_look_like_screams_weigh_more():
-    logits = torch.tensor([2.0, 0.0, -30.0, 1.0], requires_grad=True)
+def test_negatives_that_look_like_screams_weigh_more():
+    logits = torch.tensor([2.0, 0.0, -6.0, 1.0], requires_grad=True)
     label = torch.tensor([0.0, 0.0, 0.0, 1.0])
     training.training_loss(logits, label, torch.tensor(3.0)).backward()
     probability = torch.sigmoid(logits.detach())
@@ -304,6 +305,13 @@ def test_other_sounds_that_look_like_screams_weigh_more():
     weight = 3 * weight / weight.sum()  # mean 1
     assert logits.grad[:3].tolist() == pytest.approx((weight * probability[:3] / 4).tolist())
     assert float(logits.grad[3]) == pytest.approx(float(-3 * (1 - probability[3]) / 4))
+
+
+def test_networks_are_trained_with_that_loss(made, tmp_path, monkeypatch):
+    seen, loss = [], training.training_loss
+    monkeypatch.setattr(training, "training_loss", lambda *given: seen.append(given[1].tolist()) or loss(*given))
+    train(made, tmp_path, "--epochs", "2")
+    assert len(seen) == 4 and all(sorted(label) == [0, 0, 0, 0, 0, 0, 1, 1] for label in seen)
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])

@@ -239,7 +239,7 @@ def read_audio(path):
 
 
 def clean_window(samples):
-    """NaN and Inf to 0, DC offset out, peak to 1 with a gain of at most 55 dB, a short piece repeated to fill the window.
+    """NaN and Inf to 0, DC offset out, peak to 1 with a gain of at most MAX_GAIN_DB, a short piece repeated to fill the window.
 
     Repeated rather than followed by silence, because the share of silence in a window would tell clip lengths, and so
     collections, apart. A piece under half a second is first extended by silence, so that a click stays a click.

@@ -27,19 +27,16 @@ def chosen_threads(args):
 
 @contextlib.contextmanager
 def without_garbage_collection():
-    """For imports and loading: they leave no garbage, but each search for it walks through all that is there.
+    """For imports and loading: they leave next to no garbage, but each search for it walks through all of torch.
 
-    What is there at the end is never searched again, not even at exit. With torch and scikit-learn that saves nearly half of
-    the time that a short run takes.
+    What is there at the end is never searched again, not even at exit (benchmarks/start_up.py measures a run with it).
     """
-    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
-    finally:
         gc.freeze()
-        if enabled:
-            gc.enable()
+    finally:
+        gc.enable()
 
 
 def load(args):

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import scipy.fft
 
-from utils.signal_settings import HOP, N_FFT, SAMPLE_RATE, WINDOW, WINDOW_FRAMES
+from utils.signal_settings import HOP, MAX_GAIN_DB, N_FFT, SAMPLE_RATE, WINDOW, WINDOW_FRAMES
 
 N_MELS = 128
 N_BANDS = 128
@@ -25,7 +25,7 @@ FEATURE_NAMES = (
 # Settings that make features and spectrograms comparable: stored in every artifact, checked by every later stage.
 SIGNAL_SETTINGS = {
     "sample_rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP, "window_frames": WINDOW_FRAMES,
-    "n_mels": N_MELS, "n_bands": N_BANDS, "features": "34-v1", "peak_normalised": "window, at most 55 dB",
+    "n_mels": N_MELS, "n_bands": N_BANDS, "features": "34-v1", "peak_normalised": f"window, at most {MAX_GAIN_DB} dB",
     "short_clips": "repeated",
 }
 

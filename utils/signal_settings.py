@@ -7,6 +7,7 @@ WINDOW_FRAMES = 128
 WINDOW = (WINDOW_FRAMES - 1) * HOP  # 65,024 samples = 2.949 s: exactly 128 centred STFT frames
 WINDOW_S = WINDOW / SAMPLE_RATE
 WINDOW_HOP = WINDOW // 2  # windows of a recording follow each other at half a window
-MAX_GAIN = 562.0  # 55 dB: a faint noise floor never becomes full scale, a scream that peaks at -55 dBFS does
+MAX_GAIN_DB = 55  # a noise floor that peaks lower than -55 dBFS never becomes full scale
+MAX_GAIN = float(round(10 ** (MAX_GAIN_DB / 20)))
 QUIET_PEAK = 2.5e-4  # -72 dBFS, 8 steps of 16-bit audio: a window below this holds nothing to score
 TRIM_DB = 60  # dB below a training clip's peak that counts as silence (librosa.effects.trim)

@@ -27,7 +27,7 @@ LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-2
 HELD_IN_MEMORY = 2e9  # bytes of spectrograms; more than this stays on disk, memory-mapped
 SHOWN_FIGURES = ("average_precision", "average_precision_in_noise", "roc_auc")  # of validation, after each epoch
-LEAST_WEIGHT = 0.02  # of another sound in the loss, before all are scaled to mean 1
+LEAST_WEIGHT = 0.02  # of a negative in the loss, before the weights are scaled to mean 1
 AVERAGING = 0.995  # of the exponential moving average of the weights, per step
 
 
@@ -181,14 +181,15 @@ def validation_figures(network, data, noisy, device):
 
 
 def training_loss(logits, label, pos_weight):
-    """Cross-entropy of a batch, each other sound weighted by the probability that the network gives it for being a scream.
+    """Mean cross-entropy of a batch in which every negative is weighted by its probability of being a scream: a scalar.
 
     What is mistaken for a scream teaches more than what never is, as in the focal loss (Lin et al. 2017), but among the
-    others only: weak screams are often wrong labels. Their weights have mean 1, so pos_weight balances the labels as before.
-    logits, label: float32 [n].
+    negatives only: weak screams are often wrong labels. logits, label: float32 [n]. pos_weight: weight of a scream; the
+    weights of the negatives have mean 1, so it alone balances the two labels.
     """
-    mistaken = torch.sigmoid(logits.detach()).clamp(min=LEAST_WEIGHT) * (1 - label)
-    weight = label + mistaken * (1 - label).sum() / mistaken.sum().clamp(min=LEAST_WEIGHT)
+    negative = 1 - label
+    hardness = torch.sigmoid(logits.detach()).clamp(min=LEAST_WEIGHT) * negative
+    weight = label + hardness * negative.sum() / hardness.sum().clamp(min=LEAST_WEIGHT)  # the sum is 0 if all are screams
     return F.binary_cross_entropy_with_logits(logits, label, weight, pos_weight=pos_weight)
 
 
@@ -304,8 +305,9 @@ def train_network(name, args):
     for part in ("validation", "test"):
         figures = metrics.get(part, {}).items()
         print(f"{part}: " + "  ".join(f"{key} {value:.4f}" for key, value in figures if isinstance(value, float)))
-    write_json(os.path.join(args.models, f"{name}_history.json"), history)
-    plot_history(os.path.join(args.models, f"{name}_history.png"), name, history)
+    if not args.all_data:  # which has no validation figures: the history of the evaluated model stays
+        write_json(os.path.join(args.models, f"{name}_history.json"), history)
+        plot_history(os.path.join(args.models, f"{name}_history.png"), name, history)
     os.remove(checkpoint_path)
     print(f"wrote {weights_path} ({os.path.getsize(weights_path) / 1e6:.2f} MB) and {json_path} in {time.time() - began:.0f} s")
     return 0
