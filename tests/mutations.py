@@ -18,6 +18,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIBRARIES = ("numpy", "scipy.fft", "sklearn.metrics", "sklearn.neighbors", "pandas", "soundfile", "soxr", "torch", "joblib")
 TESTS = {  # module of utils -> options of pytest: the tests that guard it, without those that run a stage first
     "events": ["tests/test_events.py"],
+    "scan": ["tests/test_scan.py", "-k", "stands_out or too_quiet or the_vote_calls"],
     "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
     "calibration": ["tests/test_calibration.py"],
@@ -27,6 +28,13 @@ TESTS = {  # module of utils -> options of pytest: the tests that guard it, with
 BREAKS = [  # module, line, what it becomes
     # the event machine
     ("events", "EXIT_SHARE = 0.6", "EXIT_SHARE = 0.9"),
+    ("events", "STANDS_OUT_FROM = 0.35", "STANDS_OUT_FROM = 0.3"),
+    ("events", "STANDS_OUT_BY = 1.0", "STANDS_OUT_BY = 0.9"),
+    ("events", "LEAST_BACKGROUND_S = 120.0, 30.0", "LEAST_BACKGROUND_S = 120.0, 20.0"),
+    ("events", "LEAST_BACKGROUND_S = 120.0, 30.0", "LEAST_BACKGROUND_S = 150.0, 30.0"),
+    ("events", "BACKGROUND_SHARE = 0.95", "BACKGROUND_SHARE = 0.9"),
+    ("events", "[: -self.n_same_sound]", ""),
+    ("events", "self.log_odds.append(log_odds)", "pass"),
     ("events", "return probability >= (self.threshold or 0) and", "return probability > (self.threshold or 0) and"),
     ("events", "and votes >= (self.min_votes or 0)", "and votes > (self.min_votes or 0)"),
     ("events", "and votes >= (self.min_votes or 0)", "or votes >= (self.min_votes or 0)"),
@@ -47,6 +55,11 @@ BREAKS = [  # module, line, what it becomes
     ("events", 'max(event["start_s"] - self.settings.padding, self.closed_until)', 'event["start_s"] - self.settings.padding'),
     ("events", 'event["end_s"] = self.closed_until = padded_end_s', 'event["end_s"] = padded_end_s'),
     ("events", "        self.event = None  # the open event", '        self.event = getattr(self, "event", None)'),
+    # windows that stand out from their background
+    ("scan", "window.probability > 0 and background", "background"),
+    ("scan", "(stands_out and settings.contrast)", "stands_out"),
+    ("scan", "verdict = window.verdict or (stands_out and settings.contrast)", "verdict = window.verdict"),
+    ("scan", "Background(hop / SAMPLE_RATE)", "Background(hop)"),
     # groups and splits
     ("dataset", "SPLIT_SHARES = (0.70, 0.15, 0.15)", "SPLIT_SHARES = (0.50, 0.25, 0.25)"),
     ("dataset", "NEIGHBOURS_PER_GROUP = 25", "NEIGHBOURS_PER_GROUP = 1"),

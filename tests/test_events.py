@@ -4,11 +4,13 @@
 An expected event stands under its windows as <==>: its first second is the first letter, its last second the last.
 """
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.events import EventDetector, EventSettings
+from utils.events import Background, EventDetector, EventSettings
 
 SCORES = {".": (0, 0.0), "-": (1, 0.2), "o": (2, 0.4), "a": (4, 0.6), "A": (6, 0.9)}
 
@@ -216,3 +218,46 @@ def test_events_are_ordered_disjoint_and_inside_the_recording(windows, max_gap, 
     assert limits == sorted(limits)
     assert all(event["start_s"] < event["end_s"] for event in events)
     assert all(0 <= limit <= len(windows) for limit in limits)
+
+
+# what stands out from its background
+
+CALM, HOP_S = [0.05] * 82, 1.4745
+
+
+def stands_out(probability, before, hop_s=HOP_S):
+    background = Background(hop_s)
+    for earlier in before:
+        background.stands_out(earlier)
+    return background.stands_out(probability)
+
+
+def odds(log_odds):
+    return 1 / (1 + math.exp(-log_odds))
+
+
+def test_a_window_stands_out_from_calm_minutes():
+    assert stands_out(0.36, CALM) and not stands_out(0.34, CALM)
+    assert stands_out(1.0, CALM) and not stands_out(0.0, CALM)
+
+
+def test_it_must_stand_out_by_one_in_log_odds():
+    assert stands_out(odds(0.51), [odds(-0.5)] * 82) and not stands_out(odds(0.49), [odds(-0.5)] * 82)
+
+
+def test_the_background_begins_after_half_a_minute():
+    """20 windows, and the 2 before the window itself, which may hold the same sound."""
+    assert stands_out(0.45, [0.05] * 22) and not stands_out(0.45, [0.05] * 21)
+    assert stands_out(0.45, [0.05] * 66, hop_s=0.5) and not stands_out(0.45, [0.05] * 65, hop_s=0.5)
+
+
+def test_a_sound_of_two_windows_is_not_its_own_background():
+    assert stands_out(0.45, [0.05] * 20 + [0.45] * 2) and not stands_out(0.45, [0.05] * 18 + [0.45] * 4)
+
+
+def test_a_twentieth_of_the_background_may_be_as_high():
+    assert stands_out(0.45, [0.45] * 4 + [0.05] * 79) and not stands_out(0.45, [0.45] * 5 + [0.05] * 78)
+
+
+def test_the_background_forgets_after_two_minutes():
+    assert stands_out(0.45, [0.45] * 200 + [0.05] * 83) and not stands_out(0.45, [0.45] * 200 + [0.05] * 70)

@@ -15,7 +15,7 @@ from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, r
 from stand_in import StandIn
 from utils.events import EventSettings
 from utils.pipe import ReadAhead, read_stream
-from utils.scan import loud_part, scan, score_windows
+from utils.scan import ScoredWindow, loud_part, scan, score_windows
 
 
 def scene(seconds, screams, snr=30.0, seed=0):
@@ -255,3 +255,33 @@ def test_memory_does_not_grow_with_the_recording():
 
     peak(1)
     assert peak(20) < peak(2) + 1e6  # bytes
+
+
+def scan_probabilities(monkeypatch, probabilities, **settings):
+    """The events of a recording whose windows have these probabilities, and verdicts as those say."""
+    windows = [ScoredWindow(start, start + WINDOW_S, (start, start + 1.4), (start + 0.5, start + 1), 0.0, np.full(6, p), p,
+                            6 * (p >= 0.5), p >= 0.5) for start, p in zip(np.arange(len(probabilities)) * 1.4745, probabilities)]
+    silence = [np.zeros(int(len(windows) * 1.5 * SAMPLE_RATE), np.float32)]  # so long that all events lie inside
+    monkeypatch.setattr("utils.scan.score_windows", lambda blocks, *_: [*zip(blocks)] and windows)
+    return scan(silence, StandIn(), EventSettings(**settings))["events"]
+
+
+def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
+    calm = [0.05] * 40
+    [event] = scan_probabilities(monkeypatch, [*calm, 0.4, *calm])
+    assert event["probability"] == 0.4 and event["votes"] == 0
+    assert event["start_s"] == pytest.approx(40 * 1.4745 + 0.5, abs=1e-3)  # where the window is loud
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], contrast=False)
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], threshold=0.45)
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], min_votes=1)
+    assert not scan_probabilities(monkeypatch, [0.05] * 10 + [0.4] + calm)  # too early
+
+
+def test_windows_too_quiet_to_be_scored_are_no_background(monkeypatch):
+    assert not scan_probabilities(monkeypatch, [0.0] * 60 + [0.4])
+    assert not scan_probabilities(monkeypatch, [0.3] * 40 + [0.0] * 60 + [0.4])
+    assert scan_probabilities(monkeypatch, [0.05] * 40 + [0.0] * 60 + [0.4])
+
+
+def test_every_window_that_the_vote_calls_a_scream_is_an_event_whatever_came_before(monkeypatch):
+    assert len(scan_probabilities(monkeypatch, [0.55, 0.1, 0.1, 0.1] * 40, contrast=True)) == 40

@@ -31,6 +31,8 @@ def build_parser(description, names):
     add("--min-votes", type=int, metavar="N", help="models that must say scream (default: the vote decides)")
     add("--exit-threshold", type=float, metavar="P",
         help=f"an open event goes on down to this probability (default {EXIT_SHARE} times the threshold)")
+    add("--no-contrast", action="store_true",
+        help="without the windows below the threshold that stand out from the two minutes before them")
     add("--min-duration", type=float, default=0.0, metavar="S", help="drop events shorter than this (default %(default)s)")
     add("--max-gap", type=float, default=DEFAULT_SETTINGS.max_gap, metavar="S",
         help="pauses up to this do not end an event (default %(default)s)")
@@ -123,7 +125,7 @@ def parse_arguments(parser, argv=None):
         parser.error(f"--csv {args.csv}: no such folder")
     try:
         args.settings = EventSettings(args.threshold, args.min_votes, args.exit_threshold, args.min_duration, args.max_gap,
-                                      args.padding)
+                                      args.padding, not args.no_contrast)
     except ValueError as error:
         parser.error(str(error))
     return args

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
-from utils.events import DEFAULT_SETTINGS, EventDetector
+from utils.events import DEFAULT_SETTINGS, Background, EventDetector
 
 BATCH = 32  # windows scored together at most: a forest takes 5 ms a call, so larger ones gain little, and a minute's
 # recording still keeps two threads busy
@@ -142,7 +142,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     The record holds file, duration_s, verdict, probability (the highest of all windows), votes and models (those of
     that window) and events. Raises AudioError when the blocks do.
     """
-    detector = EventDetector(settings)
+    detector, background = EventDetector(settings), Background(hop / SAMPLE_RATE)
     events, best, n_samples = [], None, 0
 
     def counted():
@@ -158,9 +158,11 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
                 on_event(events[-1])
 
     for window in score_windows(counted(), ensemble, hop, batch, must_wait):
-        fires = settings.fires(window.votes, window.probability, window.verdict)
+        stands_out = window.probability > 0 and background.stands_out(window.probability)  # 0: too quiet to be a background
+        verdict = window.verdict or (stands_out and settings.contrast)
+        fires = settings.fires(window.votes, window.probability, verdict)
         limits = window.loud if fires or window.probability >= settings.exit_threshold else window.core
-        keep(detector.add(*limits, window.votes, window.probability, window.verdict))
+        keep(detector.add(*limits, window.votes, window.probability, verdict))
         if best is None or window.probability > best.probability:
             best = window
         if on_window:
