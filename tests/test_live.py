@@ -22,7 +22,7 @@ class LoudEnsemble:
     names = ("a", "b")
 
     def score(self, windows):
-        share = np.clip(2 * np.sqrt(np.square(windows).mean(axis=1)), 0, 1)
+        share = np.clip(1.75 * np.sqrt(np.square(windows).mean(axis=1)), 0, 1)
         return np.stack([share, share**2], axis=1)
 
     def combine(self, probabilities):
