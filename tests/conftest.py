@@ -3,6 +3,7 @@
 import builtins
 import csv
 import pathlib
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ import soundfile
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 REAL_AUDIO = REPOSITORY.parent / "shared" / "audio"
+
+
+def pytest_configure():
+    """Ctrl-C works here and in the processes that tests start, also where a shell began the run in its background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
