@@ -22,7 +22,7 @@ from synthetic_artifacts import SHORT, locations, train_all_models, write_artifa
 
 pytestmark = pytest.mark.slow
 RENAMINGS = {"extract_features.py": 6, "train_ml.py": 9, "train_cnn.py": 7, "train_cnn_mel.py": 7, "train_cnn_lstm.py": 7,
-             "compare_models.py": 3}  # of finished files, in one run of each stage
+             "compare_models.py": 3}  # in one run of each stage: of its artifacts, and of the checkpoints of a network
 N_RANDOM_KILLS = int(os.environ.get("KILLS", "12"))  # per stage
 
 KILLED_BEFORE_RENAMING = """
@@ -84,6 +84,7 @@ class Stage:
         assert self.previous.keys() == self.new.keys() and self.previous != self.new
 
     def fresh(self, name):
+        """A folder for a run: with the given files in it, or not there yet."""
         if self.given:
             shutil.copytree(self.given, self.folder / name)
         return self.folder / name
