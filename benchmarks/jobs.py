@@ -95,9 +95,10 @@ def measure(args, folder):
 def main(argv=None):
     args = parse_arguments(argv)
     machine = describe_machine("numpy", "joblib", "librosa")
+    command = " ".join(["python benchmarks/jobs.py", *(sys.argv[1:] if argv is None else argv)])
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         jobs_table, counts_table = measure(args, pathlib.Path(folder))
-    write_section("Stage 1 with more jobs and more clips", f"`python benchmarks/jobs.py`\n\n{machine}; clips of 2.5 s, "
+    write_section("Stage 1 with more jobs and more clips", f"`{command}`\n\n{machine}; clips of 2.5 s, "
                   f"start of all processes included. {args.clips:,} clips, medians of {args.runs} alternating runs:\n\n"
                   + markdown_table(["jobs", "wall time", "per clip", "times as fast"], jobs_table)
                   + "\nWith 2 jobs, one run for each number of clips:\n\n"
