@@ -232,7 +232,7 @@ def stands_out(probability, before, hop_s=HOP_S):
     return background.stands_out(probability)
 
 
-def odds(log_odds):
+def probability_at(log_odds):
     return 1 / (1 + math.exp(-log_odds))
 
 
@@ -242,7 +242,8 @@ def test_a_window_stands_out_from_calm_minutes():
 
 
 def test_it_must_stand_out_by_one_in_log_odds():
-    assert stands_out(odds(0.51), [odds(-0.5)] * 82) and not stands_out(odds(0.49), [odds(-0.5)] * 82)
+    before = [probability_at(-0.5)] * 82
+    assert stands_out(probability_at(0.51), before) and not stands_out(probability_at(0.49), before)
 
 
 def test_the_background_begins_after_half_a_minute():

@@ -69,11 +69,11 @@ class Background:
         """Whether a window of this probability (0-1) stands out from those before; after that it is one of them."""
         bounded = min(max(probability, 1e-3), 1 - 1e-3)
         log_odds = math.log(bounded / (1 - bounded))
-        before = sorted(list(self.log_odds)[: -self.n_same_sound])
+        before = list(self.log_odds)[: -self.n_same_sound]
         self.log_odds.append(log_odds)
         if len(before) < self.n_least or probability < STANDS_OUT_FROM:
             return False
-        return log_odds - before[int(BACKGROUND_SHARE * len(before))] >= STANDS_OUT_BY
+        return log_odds - sorted(before)[int(BACKGROUND_SHARE * len(before))] >= STANDS_OUT_BY
 
 
 class EventDetector:
