@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from utils import scenes
 from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
-from utils.audio import SAMPLE_RATE, TRIM_DB, WINDOW, AudioError, clean_window, read_audio, window_starts
+from utils.audio import SAMPLE_RATE, WINDOW, AudioError, clean_window, read_audio, trim_silence, window_starts
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
 from utils.dataset import (AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, STFT_NPY, SYNTHESISED, Clip, find_clips,
                            fingerprint, group_identical_clips, split_clips)
@@ -56,18 +56,10 @@ def parse_arguments(argv=None):
     return args
 
 
-def read_training_clip(path):
-    """Read a clip and cut leading and trailing silence: (samples, first sample kept)."""
-    import librosa  # here, because worker processes pay for it once and nobody else needs it
-
-    samples, (first, _) = librosa.effects.trim(read_audio(path), top_db=TRIM_DB)
-    return samples, first
-
-
 def describe_clip(clip):
     """(features [n, 34], STFT and mel-spectrograms float16 [n, 128, 128], starts in s [n]) of a clip, or the error."""
     try:
-        samples, offset = read_training_clip(clip.path)
+        samples, offset = trim_silence(read_audio(clip.path))
     except AudioError as error:
         return str(error)
     starts = window_starts(len(samples))
@@ -88,7 +80,7 @@ def describe_scenes(clip, backgrounds, seed):
     rng = np.random.default_rng(seed)
     rows = []
     try:
-        samples, _ = read_training_clip(clip.path)
+        samples, _ = trim_silence(read_audio(clip.path))
     except AudioError:
         return rows
     for background in backgrounds:
@@ -243,7 +235,7 @@ def main(argv=None):
     write_json(os.path.join(args.data, MANIFEST), {
         "settings": SIGNAL_SETTINGS, "seed": args.seed, "clips": len(clips), "windows": len(labels), "failures": failures,
         "fingerprint": fingerprint(clips, settings), "files": sizes,
-        "versions": library_versions("numpy", "scipy", "soundfile", "soxr", "librosa"),
+        "versions": library_versions("numpy", "scipy", "soundfile", "soxr"),
     })
     print_summary(counts, failures, n_augmented, time.time() - began)
     print(f"wrote {', '.join(names.values())}\nnext: python train_ml.py")

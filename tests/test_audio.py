@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from utils import audio
-from utils.audio import AudioError, clean_window, cut_windows, read_audio, read_blocks, window_starts
+from utils.audio import AudioError, clean_window, cut_windows, read_audio, read_blocks, trim_silence, window_starts
 from utils.features import describe_window
 from utils.signal_settings import SAMPLE_RATE, WINDOW, WINDOW_HOP
 
@@ -164,6 +164,26 @@ def test_real_ffmpeg_when_there_is_one(tmp_path):
 
 
 # --- cleaning ---
+
+
+@pytest.mark.parametrize("n_samples", [1, 511, 512, 700, 2048, 22_050, 51_200])
+def test_trimming_is_librosas(n_samples):
+    import librosa
+
+    rng = np.random.default_rng(n_samples)
+    shortened = 0
+    for floor in (0.0, 1e-7, 0.9e-3, 1.2e-3, 0.1):  # of the ends, beside noise of 1: some are silence, some are not
+        for _ in range(20):
+            first, last = np.sort(rng.integers(0, n_samples + 1, 2))
+            samples = rng.standard_normal(n_samples).astype(np.float32) * 10 ** rng.uniform(-7, 0)
+            samples[:first] *= np.float32(floor)
+            samples[last:] *= np.float32(floor)
+            expected, (expected_first, _) = librosa.effects.trim(samples, top_db=60)
+            kept, kept_first = trim_silence(samples)
+            np.testing.assert_array_equal(kept, expected)
+            assert kept_first == expected_first
+            shortened += len(kept) < n_samples
+    assert shortened or n_samples <= 1024  # no end of a short clip lies outside the frames of the sound
 
 
 def test_cleaning_removes_offset_and_normalises_the_peak():

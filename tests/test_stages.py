@@ -170,6 +170,7 @@ def test_stage_refuses_artifacts_of_other_settings(folder, tmp_path):
 
 @pytest.mark.parametrize("scripts, unwanted", [
     ("train_ml, train_cnn, train_cnn_mel, train_cnn_lstm", "librosa soundfile soxr audioread"),  # they read artifacts only
+    ("extract_features", "librosa scipy.signal pandas sklearn torch"),  # every worker process pays for its imports
     ("main, inference_svm, inference_cnn", "librosa pandas matplotlib seaborn torchaudio torch sklearn"),  # they start at once
 ])
 def test_scripts_do_not_import_what_they_do_not_need(scripts, unwanted):

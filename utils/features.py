@@ -139,10 +139,13 @@ def over_four_hops(per_hop):
     return padded[:-3] + padded[1:-2] + padded[2:-1] + padded[3:]
 
 
-def frame_rms(window):
-    """Root mean square of each centred, zero-padded 2048-sample frame (librosa.feature.rms): [128]."""
-    hops = window.reshape(-1, HOP)
-    energy = np.einsum("ij,ij->i", hops, hops)  # [127]
+def frame_rms(samples):
+    """Root mean square of each centred, zero-padded 2048-sample frame (librosa.feature.rms): [n] -> [n / 512 + 1].
+
+    n must be a multiple of 512; a window has 128 frames.
+    """
+    hops = samples.reshape(-1, HOP)
+    energy = np.einsum("ij,ij->i", hops, hops)  # [n / 512]
     return np.sqrt(over_four_hops(energy) / N_FFT)
 
 

@@ -10,4 +10,4 @@ WINDOW_HOP = WINDOW // 2  # windows of a recording follow each other at half a w
 MAX_GAIN_DB = 55  # a noise floor that peaks lower than -55 dBFS never becomes full scale
 MAX_GAIN = float(round(10 ** (MAX_GAIN_DB / 20)))
 QUIET_PEAK = 2.5e-4  # -72 dBFS, 8 steps of 16-bit audio: a window below this holds nothing to score
-TRIM_DB = 60  # dB below a training clip's peak that counts as silence (librosa.effects.trim)
+TRIM_DB = 60  # dB below a training clip's peak that counts as silence
