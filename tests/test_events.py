@@ -225,40 +225,49 @@ def test_events_are_ordered_disjoint_and_inside_the_recording(windows, max_gap, 
 CALM, HOP_S = [0.05] * 82, 1.4745
 
 
-def stands_out(probability, before, hop_s=HOP_S):
+def fires(probability, before, verdict=False, hop_s=HOP_S):
     background = Background(hop_s)
     for earlier in before:
-        background.stands_out(earlier)
-    return background.stands_out(probability)
+        background.judge(earlier, False)
+    return background.judge(probability, verdict)
 
 
 def probability_at(log_odds):
     return 1 / (1 + math.exp(-log_odds))
 
 
-def test_a_window_stands_out_from_calm_minutes():
-    assert stands_out(0.36, CALM) and not stands_out(0.34, CALM)
-    assert stands_out(1.0, CALM) and not stands_out(0.0, CALM)
+def test_a_window_that_stands_out_from_calm_minutes_needs_no_majority():
+    assert fires(0.36, CALM) and not fires(0.34, CALM)
+    assert fires(1.0, CALM) and not fires(0.0, CALM)
 
 
-def test_it_must_stand_out_by_one_in_log_odds():
+@pytest.mark.parametrize("verdict", [True, False])
+def test_it_must_stand_out_by_one_and_a_half_in_log_odds(verdict):
     before = [probability_at(-0.5)] * 82
-    assert stands_out(probability_at(0.51), before) and not stands_out(probability_at(0.49), before)
+    assert fires(probability_at(1.01), before, verdict) and not fires(probability_at(0.99), before, verdict)
+
+
+def test_what_the_vote_is_sure_of_need_not_stand_out():
+    before = [0.9] * 82
+    assert fires(0.81, before, verdict=True) and not fires(0.79, before, verdict=True)
+    assert not fires(0.81, before, verdict=False)
+    assert fires(0.81, CALM, verdict=False)
 
 
 def test_the_background_begins_after_half_a_minute():
-    """20 windows, and the 2 before the window itself, which may hold the same sound."""
-    assert stands_out(0.45, [0.05] * 22) and not stands_out(0.45, [0.05] * 21)
-    assert stands_out(0.45, [0.05] * 66, hop_s=0.5) and not stands_out(0.45, [0.05] * 65, hop_s=0.5)
+    """20 windows, and the 2 before the window itself, which may hold the same sound. Until then the vote decides."""
+    assert fires(0.45, [0.05] * 22) and not fires(0.45, [0.05] * 21)
+    assert fires(0.45, [0.05] * 66, hop_s=0.5) and not fires(0.45, [0.05] * 65, hop_s=0.5)
+    assert not fires(0.45, [0.4] * 22, verdict=True) and fires(0.45, [0.4] * 21, verdict=True)
 
 
 def test_a_sound_of_two_windows_is_not_its_own_background():
-    assert stands_out(0.45, [0.05] * 20 + [0.45] * 2) and not stands_out(0.45, [0.05] * 18 + [0.45] * 4)
+    assert fires(0.45, [0.05] * 20 + [0.45] * 2) and not fires(0.45, [0.05] * 18 + [0.45] * 4)
 
 
 def test_a_twentieth_of_the_background_may_be_as_high():
-    assert stands_out(0.45, [0.45] * 4 + [0.05] * 79) and not stands_out(0.45, [0.45] * 5 + [0.05] * 78)
+    assert fires(0.45, [0.45] * 4 + [0.05] * 79) and not fires(0.45, [0.45] * 5 + [0.05] * 78)
 
 
 def test_the_background_forgets_after_two_minutes():
-    assert stands_out(0.45, [0.45] * 200 + [0.05] * 83) and not stands_out(0.45, [0.45] * 200 + [0.05] * 70)
+    assert fires(0.45, [0.45] * 200 + [0.05] * 83) and not fires(0.45, [0.45] * 200 + [0.05] * 70)

@@ -283,5 +283,10 @@ def test_windows_too_quiet_to_be_scored_are_no_background(monkeypatch):
     assert scan_probabilities(monkeypatch, [0.05] * 40 + [0.0] * 60 + [0.4])
 
 
-def test_every_window_that_the_vote_calls_a_scream_is_an_event_whatever_came_before(monkeypatch):
-    assert len(scan_probabilities(monkeypatch, [0.55, 0.1, 0.1, 0.1] * 40, contrast=True)) == 40
+def test_a_sound_that_the_vote_calls_a_scream_again_and_again_is_background(monkeypatch):
+    calls = [0.55, 0.1, 0.1, 0.1] * 40
+    events = scan_probabilities(monkeypatch, calls)
+    assert 5 <= len(events) <= 7 and events[-1]["end_s"] < 40  # until half a minute is known, and not after
+    assert len(scan_probabilities(monkeypatch, calls, contrast=False)) == 40
+    assert len(scan_probabilities(monkeypatch, [0.85, 0.1, 0.1, 0.1] * 40)) == 40  # the vote is sure
+    assert len(scan_probabilities(monkeypatch, [*calls[:80], 0.9, *calls[81:]])) == len(events) + 1

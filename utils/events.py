@@ -7,7 +7,8 @@ from dataclasses import dataclass
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
 STANDS_OUT_FROM = 0.35  # the least probability of a window that stands out from its background ...
-STANDS_OUT_BY = 1.0  # ... and its least distance to it in log-odds
+STANDS_OUT_BY = 1.5  # ... and its least distance to it in log-odds
+SURE = 0.8  # from this probability on the vote counts whatever came before
 BACKGROUND_S, LEAST_BACKGROUND_S = 120.0, 30.0  # what counts as the background, and how much of it must be there
 BACKGROUND_SHARE = 0.95  # of the background lies below its level
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
@@ -17,8 +18,9 @@ SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same 
 class EventSettings:
     """When an event begins, goes on and ends. Times in seconds, probabilities 0-1.
 
-    With neither `threshold` nor `min_votes`, a window fires if the vote calls it a scream (its verdict), or if it stands
-    out from what came before it (see Background; not with `contrast` False). Either of them, or both, take the place of this.
+    With neither `threshold` nor `min_votes`, the vote decides (a window's verdict); in longer recordings a window must also
+    stand out from what came before it, and may then do so with fewer votes (see Background; not with `contrast` False).
+    Either of the two, or both, take the place of this.
     """
 
     threshold: float | None = None  # a window fires from this probability on ...
@@ -27,7 +29,7 @@ class EventSettings:
     min_duration: float = 0.0  # a shorter event is dropped
     max_gap: float = 2.5  # a shorter pause does not end an event: it must close within a window and a hop (4.4 s)
     padding: float = 0.0  # added on both sides
-    contrast: bool = True  # windows that stand out from their background fire, too
+    contrast: bool = True  # windows are judged by how they stand out from their background
 
     def __post_init__(self):
         if self.exit_threshold is None:
@@ -52,11 +54,12 @@ DEFAULT_SETTINGS = EventSettings()
 
 
 class Background:
-    """What the vote's probability has been in the last two minutes, for finding screams that noise holds below the threshold.
+    """What the vote's probability has been in the last two minutes, and which windows stand out from it.
 
-    Noise lowers the probability of a scream, but that of everything else more: the scream still stands out. Radar finds
-    echoes in clutter so, by an ordered statistic of the surroundings (OS-CFAR, Rohling 1983). For short recordings, and
-    within half a minute of their beginning, the vote decides alone.
+    Noise lowers the probability of a scream, but that of everything else more: the scream still stands out. And what the
+    vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by an ordered
+    statistic of the surroundings (OS-CFAR, Rohling 1983). For short recordings, and within half a minute of their
+    beginning, the vote decides alone.
     """
 
     def __init__(self, hop_s):
@@ -65,13 +68,20 @@ class Background:
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
         self.log_odds = collections.deque(maxlen=self.n_same_sound + round(BACKGROUND_S / hop_s))
 
-    def stands_out(self, probability):
-        """Whether a window of this probability (0-1) stands out from those before; after that it is one of them."""
+    def judge(self, probability, verdict):
+        """Whether the next window is a scream beside those before it: probability 0-1 and verdict of the vote -> bool.
+
+        After that it is one of them.
+        """
         bounded = min(max(probability, 1e-3), 1 - 1e-3)
         log_odds = math.log(bounded / (1 - bounded))
         before = list(self.log_odds)[: -self.n_same_sound]
         self.log_odds.append(log_odds)
-        if len(before) < self.n_least or probability < STANDS_OUT_FROM:
+        if len(before) < self.n_least:
+            return verdict
+        if verdict and probability >= SURE:
+            return True
+        if probability < STANDS_OUT_FROM:
             return False
         return log_odds - sorted(before)[int(BACKGROUND_SHARE * len(before))] >= STANDS_OUT_BY
 

@@ -158,8 +158,9 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
                 on_event(events[-1])
 
     for window in score_windows(counted(), ensemble, hop, batch, must_wait):
-        stands_out = window.probability > 0 and background.stands_out(window.probability)  # 0: too quiet to be a background
-        verdict = window.verdict or (stands_out and settings.contrast)
+        verdict = window.verdict
+        if settings.contrast and window.probability > 0:  # 0: too quiet to be a background
+            verdict = background.judge(window.probability, verdict)
         fires = settings.fires(window.votes, window.probability, verdict)
         limits = window.loud if fires or window.probability >= settings.exit_threshold else window.core
         keep(detector.add(*limits, window.votes, window.probability, verdict))
