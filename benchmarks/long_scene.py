@@ -295,8 +295,10 @@ def main(argv=None):
     command.add_argument("--truth", help="default: beside the scene")
     command.add_argument("--events", help="a finished output of main.py --json, instead of running it")
     command.add_argument("--markdown", help="file for the table")
-    command.add_argument("options", nargs="*", help="after --: options for main.py")
-    args = parser.parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    ours = argv[: argv.index("--")] if "--" in argv else argv
+    args = parser.parse_args(ours)
+    args.options = argv[len(ours) + 1 :]  # after --: those of main.py
     if args.command == "score":
         return score(args)
     if args.hours <= 0 or args.screams < 1:

@@ -242,9 +242,9 @@ def test_a_window_that_stands_out_from_calm_minutes_needs_no_majority():
 
 
 @pytest.mark.parametrize("verdict", [True, False])
-def test_it_must_stand_out_by_one_and_a_half_in_log_odds(verdict):
+def test_it_must_stand_out_by_one_and_a_quarter_in_log_odds(verdict):
     before = [probability_at(-0.5)] * 82
-    assert fires(probability_at(1.01), before, verdict) and not fires(probability_at(0.99), before, verdict)
+    assert fires(probability_at(0.76), before, verdict) and not fires(probability_at(0.74), before, verdict)
 
 
 def test_what_the_vote_is_sure_of_need_not_stand_out():
@@ -265,8 +265,8 @@ def test_a_sound_of_two_windows_is_not_its_own_background():
     assert fires(0.45, [0.05] * 20 + [0.45] * 2) and not fires(0.45, [0.05] * 18 + [0.45] * 4)
 
 
-def test_a_twentieth_of_the_background_may_be_as_high():
-    assert fires(0.45, [0.45] * 4 + [0.05] * 79) and not fires(0.45, [0.45] * 5 + [0.05] * 78)
+def test_a_tenth_of_the_background_may_be_as_high():
+    assert fires(0.45, [0.45] * 8 + [0.05] * 75) and not fires(0.45, [0.45] * 9 + [0.05] * 74)
 
 
 def test_the_background_forgets_after_two_minutes():

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
 STANDS_OUT_FROM = 0.35  # the least probability of a window that stands out from its background ...
-STANDS_OUT_BY = 1.5  # ... and its least distance to it in log-odds
+STANDS_OUT_BY = 1.25  # ... and its least distance to it in log-odds
 SURE = 0.8  # from this probability on the vote counts whatever came before
 BACKGROUND_S, LEAST_BACKGROUND_S = 120.0, 30.0  # what counts as the background, and how much of it must be there
-BACKGROUND_SHARE = 0.95  # of the background lies below its level
+BACKGROUND_SHARE = 0.9  # of the background lies below its level
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
 
 
