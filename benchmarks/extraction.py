@@ -15,7 +15,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import alternate, describe_machine, use_one_thread, write_section
+from benchmarks.machine import alternate, command_given, describe_machine, use_one_thread, write_section
 
 use_one_thread()
 
@@ -141,7 +141,7 @@ def main(argv=None):
         return f"{median[slow] / median[fast]:.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
 
     n_clips, n_windows = len(paths), len(windows)
-    write_section("Extraction", f"`python benchmarks/extraction.py`\n\n{machine}; {kind}, {CLIP_S:g} s of 16-bit WAV each, "
+    write_section("Extraction", f"{command_given(__file__, argv)}\n\n{machine}; {kind}, {CLIP_S:g} s of 16-bit WAV each, "
                   f"{n_windows} windows; one thread, medians of {args.runs} alternating runs, processor seconds.\n\n"
                   + markdown_table(["", "time", "ratio (range over the runs)"], [
                       ["librosa, one call per feature, same windows, three scripts that each decode, per clip",

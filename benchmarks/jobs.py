@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import numpy as np
 import soundfile
 
-from benchmarks.machine import alternate, describe_machine, write_section
+from benchmarks.machine import alternate, command_given, describe_machine, write_section
 from utils.tables import markdown_table
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -95,10 +95,9 @@ def measure(args, folder):
 def main(argv=None):
     args = parse_arguments(argv)
     machine = describe_machine("numpy", "joblib", "librosa")
-    command = " ".join(["python benchmarks/jobs.py", *(sys.argv[1:] if argv is None else argv)])
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         jobs_table, counts_table = measure(args, pathlib.Path(folder))
-    write_section("Stage 1 with more jobs and more clips", f"`{command}`\n\n{machine}; clips of 2.5 s, "
+    write_section("Stage 1 with more jobs and more clips", f"{command_given(__file__, argv)}\n\n{machine}; clips of 2.5 s, "
                   f"start of all processes included. {args.clips:,} clips, medians of {args.runs} alternating runs:\n\n"
                   + markdown_table(["jobs", "wall time", "per clip", "times as fast"], jobs_table)
                   + "\nWith 2 jobs, one run for each number of clips:\n\n"

@@ -3,6 +3,8 @@
 import os
 import pathlib
 import platform
+import shlex
+import sys
 import time
 from datetime import date
 from importlib import metadata
@@ -46,6 +48,12 @@ def describe_machine(*libraries):
     load = f", load {os.getloadavg()[0]:.1f} before the run" if hasattr(os, "getloadavg") else ""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in libraries)
     return f"{date.today()}, {processor()}, {os.cpu_count()} cores{load}, Python {platform.python_version()}, {versions}"
+
+
+def command_given(script, argv=None):
+    """This run's command, for the section about it: `python benchmarks/script.py options`, paths by their last part."""
+    options = [os.path.basename(word) if os.path.isabs(word) else word for word in (sys.argv[1:] if argv is None else argv)]
+    return f"`{shlex.join(['python', f'benchmarks/{os.path.basename(script)}', *options])}`"
 
 
 def write_section(title, text):

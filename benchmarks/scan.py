@@ -5,7 +5,6 @@
     python benchmarks/scan.py --hours 0.02 --runs 1             a glance
 
 The stages run alone, one after another, on one thread; the whole runs as `main.py --json --file` in a process of its own.
-It also counts how many votes of real or synthesised windows bfloat16 would change.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import describe_machine, use_one_thread, write_section
+from benchmarks.machine import command_given, describe_machine, use_one_thread, write_section
 
 use_one_thread()
 
@@ -31,7 +30,6 @@ from utils.audio import SAMPLE_RATE, clean_window, cut_windows, read_audio, read
 from utils.ensemble import classical_score, load_ensemble  # noqa: E402
 from utils.events import DEFAULT_SETTINGS, EventDetector  # noqa: E402
 from utils.features import describe_windows  # noqa: E402
-from utils.networks import NETWORKS  # noqa: E402
 from utils.scan import BATCH, loud_part  # noqa: E402
 from utils.tables import markdown_table  # noqa: E402
 
@@ -73,8 +71,6 @@ def write_recording(path, given, hours):
 
 def time_stages(path, ensemble):
     """Processor seconds of each stage, on one thread: dict in the order of the work."""
-    import torch
-
     seconds = {}
 
     def timed(stage, function, *arguments):
@@ -87,7 +83,6 @@ def time_stages(path, ensemble):
         return ensemble.only(name).network_scores(*spectrograms)[name]
 
     detector, cuts = EventDetector(DEFAULT_SETTINGS), cut_windows(read_blocks(path))
-    torch.set_num_threads(1)
     while batch := timed("decode, resample, cut", lambda: [cut for cut, _ in zip(cuts, range(BATCH))]):
         cleaned = timed("clean", lambda batch: [clean_window(samples) for _, samples in batch], batch)
         kept = [(start, samples, window) for (start, samples), window in zip(batch, cleaned) if window is not None]
@@ -119,28 +114,9 @@ def run_main(path, args):
     return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def changed_votes(path, ensemble, most=400):
-    """Votes that bfloat16 in the networks would change, and all votes of the networks."""
-    import torch
-
-    windows = []
-    for _, samples in cut_windows(read_blocks(path)):
-        window = clean_window(samples)
-        windows += [window] if window is not None else []
-        if len(windows) == most:
-            break
-    _, stft_db, mel_db = describe_windows(windows)
-    exact = ensemble.network_scores(stft_db, mel_db)
-    with torch.amp.autocast("cpu", torch.bfloat16):
-        rough = ensemble.network_scores(stft_db, mel_db)
-    limits = {name: ensemble.calibrations[name]["threshold"] for name in NETWORKS if name in exact}
-    changed = sum(int(((exact[name] >= limit) != (rough[name] >= limit)).sum()) for name, limit in limits.items())
-    return changed, len(windows) * len(limits)
-
-
 def main(argv=None):
     args = parse_arguments(argv)
-    machine = describe_machine("numpy", "scipy", "torch", "scikit-learn", "soundfile", "soxr")
+    machine = describe_machine("numpy", "scipy", "onnxruntime", "scikit-learn", "soundfile", "soxr")
     ensemble = load_ensemble(args.models, device="cpu", threads=1, trust_unlisted=args.trust_models)
     for name, why in ensemble.missing.items():
         print(f"{name} is missing: {why}", file=sys.stderr)
@@ -148,7 +124,6 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "hour.wav")
         kind = write_recording(path, args.audio, args.hours)
-        changed, votes = changed_votes(path, ensemble)
         for _ in range(args.runs):
             stages.append(time_stages(path, ensemble))
             wholes.append(run_main(path, args))
@@ -158,7 +133,7 @@ def main(argv=None):
             for stage, value in [*median.items(), ("all stages", total)]]
     wall, processor, memory = (statistics.median(column) for column in zip(*wholes))
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    write_section("Scan of an hour", f"`python benchmarks/scan.py`\n\n{machine}; {args.hours:g} hours of 16-bit WAV, {kind}; "
+    write_section("Scan of an hour", f"{command_given(__file__, argv)}\n\n{machine}; {args.hours:g} hours of 16-bit WAV, {kind}; "
                   f"{len(ensemble.names)} models; medians of {args.runs} alternating runs.\n\n"
                   "Stages one after another on one thread, processor seconds:\n\n"
                   + markdown_table(["stage", "time", "per audio second", "share"], rows)
@@ -169,8 +144,7 @@ def main(argv=None):
                       ["processor time of all threads", f"{processor:.2f} s", f"{processor / seconds:.5f} s",
                        f"{min(w[1] for w in wholes):.2f} to {max(w[1] for w in wholes):.2f} s"],
                       ["peak memory", f"{memory:.0f} MB", "", ""]])
-                  + f"\nbfloat16 in the networks would change {changed} of {votes} of their votes here. (This benchmark itself "
-                  f"held {own:.0f} MB.)")
+                  + f"\n(This benchmark itself held {own:.0f} MB.)")
     return 0
 
 

@@ -4,8 +4,8 @@
 
 scene.wav: a recording of about an hour (benchmarks/long_scene.py build makes one). It is cut to a whole number of window
 hops, so that every loop falls on the same windows and must give the same events. Reports hours of audio, memory over the
-run, samples lost, and events per loop, as a section of benchmarks/results.md. Exit status 1 if memory grew by more than
-20 MB, samples were lost, or loops differed.
+run, samples lost, and events per loop, as a section of benchmarks/results.md. Exit status 1 if memory grew
+(MAX_GROWTH_MB), samples were lost, or loops differed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from benchmarks.machine import describe_machine, write_section
+from benchmarks.machine import command_given, describe_machine, write_section
 from utils.artifacts import ArtifactError, run_stage
 from utils.audio import read_audio
 from utils.signal_settings import SAMPLE_RATE, WINDOW_HOP
@@ -57,6 +57,7 @@ def main(argv=None):
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--models", default="models", metavar="DIR")
     args = parser.parse_args(argv)
+    machine = describe_machine("numpy", "onnxruntime", "scikit-learn")
     if args.minutes < 1:
         parser.error("--minutes must be at least 1")
     if not os.path.exists("/proc/self/status"):
@@ -85,8 +86,7 @@ def main(argv=None):
     growth = quarters[-1] - quarters[0]
     hours = written / SAMPLE_RATE / 3600
     failed = bool(lost or process.returncode or len(set(whole)) > 1 or growth > MAX_GROWTH_MB)
-    command = f"python benchmarks/soak.py {os.path.basename(args.recording)} --minutes {args.minutes:g}"
-    write_section("Endurance", f"`{command}`, {describe_machine()}\n\n"
+    write_section("Endurance", f"{command_given(__file__, argv)}\n\n{machine}.\n\n"
                   f"{hours:.1f} h of audio in {args.minutes:g} min ({hours * 60 / args.minutes:.0f} times real time); "
                   f"resident memory, median of each quarter of the run from {SETTLED_S} s on: "
                   f"{', '.join(f'{mb:.0f}' for mb in quarters)} MB, {min(memory):.0f} to {max(memory):.0f} MB in all; "

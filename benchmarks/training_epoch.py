@@ -20,8 +20,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.machine import alternate, describe_machine, write_section
+from benchmarks.machine import alternate, command_given, describe_machine, write_section
 from utils.augmentation import random_scenes
+from utils.ensemble import NETWORK_INPUTS
 from utils.networks import NETWORKS, build_network
 from utils.tables import markdown_table
 from utils.training import AVERAGING, LEARNING_RATE, WEIGHT_DECAY, cpu_has_bfloat16, update_average
@@ -42,7 +43,7 @@ class Epoch:
     """One network with its optimiser; called, it trains for an epoch. Seconds of the augmentation are kept."""
 
     def __init__(self, name, device, mixed, args, spectrograms, label):
-        self.kind, self.device, self.mixed, self.args = NETWORKS[name][1], device, mixed, args
+        self.kind, self.device, self.mixed, self.args = NETWORK_INPUTS[name], device, mixed, args
         self.spectrograms, self.label, self.rng = spectrograms, label, np.random.default_rng(0)
         self.network = build_network(name).to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network)
@@ -103,7 +104,7 @@ def main(argv=None):
                      f"{args.steps * args.batch_size / median:.0f}", f"{100 * augmentation / median:.0f} %"])
     header = ["network", "device", "precision", "steps per second", "windows per second", "drawing and augmentation"]
     machine += f", {torch.get_num_threads()} CPU threads"
-    write_section("One training epoch", f"`python benchmarks/training_epoch.py`\n\n{machine}, {accelerator}; {args.steps} steps "
+    write_section("One training epoch", f"{command_given(__file__, argv)}\n\n{machine}, {accelerator}; {args.steps} steps "
                   f"of {args.batch_size} windows on synthetic spectrograms; medians of {args.runs} alternating epochs.\n\n"
                   + markdown_table(header, rows))
     return 0

@@ -2,8 +2,8 @@
 
     python benchmarks/votes.py --audio DIR [--clips N] [--models DIR]
 
-The plain way: features and spectrograms by librosa, one call each, window by window; networks in float32, one window at
-a time, with torch's default memory layout. Prints every window whose verdict or whose vote of one model differs.
+The plain way: features and spectrograms by librosa, one call each, window by window; networks in torch, one window at a
+time, with its default memory layout. Prints every window whose verdict or whose vote of one model differs.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks.extraction import features_with_librosa, windows_of
-from benchmarks.machine import describe_machine, write_section
+from benchmarks.machine import command_given, describe_machine, write_section
 
 import librosa
 import numpy as np
@@ -24,9 +24,8 @@ from tqdm import tqdm
 from utils.artifacts import AudioError
 from utils.calibration import probability_of
 from utils.dataset import audio_files
-from utils.ensemble import classical_score, combine, load_ensemble
+from utils.ensemble import NETWORK_INPUTS, classical_score, combine, load_ensemble
 from utils.features import BAND_BINS, N_BANDS, decibels
-from utils.networks import NETWORKS
 from utils.signal_settings import SAMPLE_RATE
 from utils.tables import markdown_table
 
@@ -50,7 +49,7 @@ def plain_probabilities(window, ensemble):
             scores.append(classical_score(ensemble.classical[name], features)[0])
         else:
             with torch.inference_mode():
-                logit = ensemble.networks[name](torch.from_numpy(spectrograms[NETWORKS[name][1]])[None].contiguous())
+                logit = ensemble.networks[name](torch.from_numpy(spectrograms[NETWORK_INPUTS[name]])[None].contiguous())
             scores.append(float(logit[0]))
     return np.array([float(probability_of(score, ensemble.calibrations[name])) for name, score in zip(ensemble.names, scores)])
 
@@ -58,7 +57,7 @@ def plain_probabilities(window, ensemble):
 def both_ways(paths, models):
     """(path, window number, probabilities [6] the fast way, [6] the plain way) of every window of these files."""
     torch.set_num_threads(1)
-    fast, plain, rows = load_ensemble(models, device="cpu"), load_ensemble(models, device="cpu"), []
+    fast, plain, rows = load_ensemble(models, device="cpu"), load_ensemble(models, device="cpu", onnx=False), []
     for network in plain.networks.values():
         network.to(memory_format=torch.contiguous_format)
     for path in paths:
@@ -92,7 +91,7 @@ def main(argv=None):
         print(f"{rows[index][0]} window {rows[index][1]}: {np.round(fast[index], 5)} and {np.round(plain[index], 5)}")
     machine = describe_machine("numpy", "librosa", "torch", "scikit-learn")
     write_section("Votes, the fast and the plain way",
-                  f"`python benchmarks/votes.py`\n\n{machine}; {len(paths)} recordings.\n\n" + markdown_table(["", "count"], [
+                  f"{command_given(__file__, argv)}\n\n{machine}; {len(paths)} recordings.\n\n" + markdown_table(["", "count"], [
                       ["windows", len(rows)],
                       ["verdicts that differ", int((verdicts[0] != verdicts[1]).sum())],
                       [f"single votes that differ, of {votes_differ.size}", int(votes_differ.sum())],

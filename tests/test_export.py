@@ -1,6 +1,8 @@
 """ONNX files that say what torch says, and a front end from which a stranger can compute the same spectrograms."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,9 +14,9 @@ import main
 from utils.artifacts import ArtifactError, sha256_of
 from utils.audio import WINDOW, clean_window
 from utils.dataset import audio_files
-from utils.ensemble import NETWORK_FILES, load_ensemble
+from utils.ensemble import MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, load_ensemble
 from utils.features import describe_window, mel_edges
-from utils.networks import NETWORKS
+from utils.inputs import REPOSITORY
 
 ABSENT = "onnx and onnxruntime are not installed (requirements-dev.txt names them)"
 
@@ -45,7 +47,7 @@ def test_onnxruntime_says_what_torch_says_for_any_number_of_windows(exported, mo
     import onnxruntime
 
     described = [describe_window(noise_window(seed)) for seed in range(n)]
-    spectrograms = np.stack([part[1 if NETWORKS[name][1] == "stft" else 2] for part in described])
+    spectrograms = np.stack([part[1 if NETWORK_INPUTS[name] == "stft" else 2] for part in described])
     session = onnxruntime.InferenceSession(str(exported / f"{name}.onnx"), providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = load_ensemble(models, (name,), "cpu").networks[name](torch.from_numpy(spectrograms)).numpy()
@@ -91,7 +93,7 @@ def test_front_end_names_files_and_calibrations(exported, models):
     assert list(front_end["models"]) == list(NETWORK_FILES)
     for name, model in front_end["models"].items():
         report = json.loads((models / NETWORK_FILES[name]).with_suffix(".json").read_text())
-        assert model["calibration"] == report["calibration"] and model["input"] == NETWORKS[name][1]
+        assert model["calibration"] == report["calibration"] and model["input"] == NETWORK_INPUTS[name]
         assert model["sha256"] == sha256_of(exported / model["file"])
         assert 0 <= model["logit_difference_from_torch"] <= 1e-4
 
@@ -123,6 +125,78 @@ def test_missing_network_is_named_and_the_others_are_written(models, tmp_path, c
     assert main.main(["--export", "onnx", str(tmp_path / "out"), "--models", str(fewer)]) == 1
     assert "cnn_mel is not exported" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cnn.onnx", "cnn_lstm.onnx", "front_end.json"]
+
+
+@pytest.fixture
+def folder(exported, models, tmp_path):
+    """Models with their networks exported beside them."""
+    import shutil
+
+    made = shutil.copytree(models, tmp_path / "models")
+    shutil.copytree(exported, made, dirs_exist_ok=True)
+    return made
+
+
+def test_exported_networks_vote_as_torch_does_and_score_each_window_on_its_own(folder):
+    windows = np.stack([noise_window(seed) for seed in range(11)])
+    ensemble, torchs = load_ensemble(folder), load_ensemble(folder, onnx=False)
+    assert ensemble.runtime == "onnxruntime" and torchs.runtime == "torch" and ensemble.names == torchs.names
+    probabilities = ensemble.score(windows)
+    assert np.abs(probabilities - torchs.score(windows)).max() < 1e-4
+    for index in (0, 7, 10):
+        assert np.array_equal(ensemble.score(windows[index : index + 1])[0], probabilities[index])
+    assert ensemble.score(windows[:0]).shape == (0, 6)
+
+
+def test_main_then_runs_without_torch(folder):
+    options = ["--json", "--models", str(folder), "--file", "data/examples/scream.wav"]
+    code = f"import sys, main; sys.exit(main.main({options!r}) or 'torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True)
+    assert finished.returncode == 0, finished.stderr
+    assert list(json.loads(finished.stdout)["models"]) == list(MODEL_NAMES)
+
+
+def break_network(folder):
+    (folder / "cnn_mel.onnx").write_bytes((folder / "cnn_mel.onnx").read_bytes()[:-1] + b"x")
+
+
+def break_network_and_its_hash(folder):
+    (folder / "cnn_mel.onnx").write_bytes(b"not a network")
+    change_front_end(folder, "sha256", sha256_of(folder / "cnn_mel.onnx"))
+
+
+def change_front_end(folder, key, value):
+    front_end = json.loads((folder / "front_end.json").read_text())
+    front_end["models"]["cnn_mel"][key] = value
+    (folder / "front_end.json").write_text(json.dumps(front_end))
+
+
+@pytest.mark.parametrize("damage", [
+    break_network, break_network_and_its_hash, lambda folder: change_front_end(folder, "weights_sha256", "0" * 64),
+    lambda folder: (folder / "cnn.onnx").unlink(), lambda folder: (folder / "front_end.json").write_text("[]"),
+    lambda folder: (folder / "front_end.json").write_text("{"), lambda folder: (folder / "front_end.json").unlink(),
+], ids=["changed", "garbage with its hash", "of other weights", "one is missing", "a list", "no JSON", "no front end"])
+def test_an_export_that_does_not_fit_is_left_alone(folder, damage):
+    damage(folder)
+    ensemble = load_ensemble(folder)
+    assert ensemble.runtime == "torch" and len(ensemble.names) == 6 and not ensemble.missing
+
+
+def test_without_onnxruntime_torch_does_it(folder, hide_packages):
+    hide_packages("onnxruntime")
+    assert load_ensemble(folder).runtime == "torch"
+
+
+def test_a_gpu_that_is_asked_for_is_not_replaced_by_onnxruntime(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ArtifactError, match="no CUDA device"):
+        load_ensemble(folder, device="cuda")
+
+
+def test_a_network_without_its_weights_does_not_vote_though_it_is_exported(folder):
+    (folder / NETWORK_FILES["cnn_mel"]).unlink()
+    ensemble = load_ensemble(folder)
+    assert ensemble.runtime == "onnxruntime" and list(ensemble.missing) == ["cnn_mel"] and "cnn_mel" not in ensemble.names
 
 
 def test_a_script_without_networks_says_so(tmp_path):

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 
+from utils.ensemble import NETWORK_INPUTS
 from utils.networks import NETWORKS, InputNormalisation, build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -132,5 +133,5 @@ def test_lstm_knows_the_order_of_time():
 
 
 def test_each_network_reads_its_spectrogram():
-    assert NETWORKS["cnn"][1] == "stft" and NETWORKS["cnn_mel"][1] == "mel"
-    assert {kind for _, kind in NETWORKS.values()} <= {"stft", "mel"}
+    assert NETWORK_INPUTS["cnn"] == "stft" and NETWORK_INPUTS["cnn_mel"] == "mel"
+    assert NETWORK_INPUTS.keys() == NETWORKS.keys() and set(NETWORK_INPUTS.values()) <= {"stft", "mel"}

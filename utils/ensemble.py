@@ -15,6 +15,8 @@ from utils.features import SIGNAL_SETTINGS, describe_windows
 CLASSICAL_FILES = {"svm": "svm_esc50_pipeline.pkl", "random_forest": "random_forest_esc50_pipeline.pkl",
                    "logistic_regression": "logistic_esc50_pipeline.pkl"}
 NETWORK_FILES = {"cnn": "cnn_model.pth", "cnn_mel": "cnn_mel_model.pth", "cnn_lstm": "cnn_lstm_model.pth"}
+NETWORK_INPUTS = {"cnn": "stft", "cnn_mel": "mel", "cnn_lstm": "mel"}  # which of the two spectrograms each reads
+FRONT_END = "front_end.json"  # beside exported networks: their hashes, and the hashes of the weights they were made from
 MODEL_FILES = CLASSICAL_FILES | NETWORK_FILES
 MODEL_NAMES = tuple(MODEL_FILES)
 ROWS = 4  # matrix products take rows in fours and round left-over ones differently: a window's score must not depend on
@@ -73,29 +75,77 @@ def load_classical(models_dir, name, trust_unlisted):
     return joblib.load(io.BytesIO(content)), report
 
 
-def load_network(models_dir, name, device):
-    """A network in evaluation mode; only plain weights are read, and they must fit it."""
+def choose_torch_device(device, threads):
+    """"cuda" or "cpu" for "auto", "cuda" or "cpu". Raises ArtifactError if there is no GPU to be forced."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(1)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ArtifactError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def load_network(path, content, name, device):
+    """A network of torch in evaluation mode; only plain weights are read, and they must fit it."""
     import pickle
 
     import torch
 
     from utils.networks import build_network
 
-    path, content, report = read_verified(models_dir, name)
     network = build_network(name)
     try:
         network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True, map_location="cpu"))
     except (RuntimeError, TypeError, ValueError, pickle.UnpicklingError, EOFError):
         raise ArtifactError(f"{path} does not hold the weights of this network: run {training_command(name)} again") from None
-    return network.eval().to(device, memory_format=torch.channels_last), report
+    return network.eval().to(device, memory_format=torch.channels_last)
+
+
+class OnnxNetwork:
+    """A network as onnxruntime runs it, on one thread: spectrograms float32 [n, 128, 128] -> logits [n]."""
+
+    def __init__(self, content):
+        """content: bytes of an ONNX file, so that no other file is read."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # utils.scan scores batches side by side
+        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, spectrograms):
+        return self.session.run(None, {"spectrogram": spectrograms})[0]
+
+
+def load_exported_networks(models_dir, weights):
+    """The networks as ONNX, if `main.py --export onnx` has put all of them into this folder: {name: OnnxNetwork}, else {}.
+
+    weights: {name: SHA-256 of its weights}. A file that is changed, or was exported from other weights, is as good as
+    none: torch reads the weights then. So does it without onnxruntime.
+    """
+    path, networks = os.path.join(models_dir, FRONT_END), {}
+    if not weights or not os.path.isfile(path):
+        return {}
+    try:
+        models = read_json(path, "python main.py --export onnx")["models"]
+        for name, digest in weights.items():
+            with open(os.path.join(models_dir, f"{name}.onnx"), "rb") as file:
+                content = file.read()
+            if (hashlib.sha256(content).hexdigest(), digest) != (models[name]["sha256"], models[name]["weights_sha256"]):
+                return {}
+            networks[name] = OnnxNetwork(content)
+    except Exception:  # not there, not readable, not understood (onnxruntime raises many types): torch is always right
+        return {}
+    return networks
 
 
 def in_batches(spectrograms, size):
-    """Tensors of exactly `size` windows from [n, 128, 128]; the last one is filled up with copies of the last window."""
-    parts = list(spectrograms.split(size)) if len(spectrograms) else []
-    if parts and len(parts[-1]) < size:
-        last = parts[-1]
-        parts[-1] = last[list(range(len(last))) + [-1] * (size - len(last))]
+    """Arrays of exactly `size` windows from [n, 128, 128]; the last one is filled up with copies of the last window."""
+    full = len(spectrograms) // size * size
+    parts = np.split(spectrograms[:full], full // size) if full else []
+    if full < len(spectrograms):
+        last = spectrograms[full:]
+        parts.append(np.concatenate([last, np.repeat(last[-1:], size - len(last), axis=0)]))
     return parts
 
 
@@ -107,6 +157,7 @@ class Ensemble:
         self.calibrations = {name: report["calibration"] for name, report in reports.items()}
         self.missing, self.device = missing, device
         self.names = [name for name in MODEL_NAMES if name in reports]
+        self.runtime = "onnxruntime" if any(isinstance(n, OnnxNetwork) for n in networks.values()) else "torch"
 
     def only(self, name):
         """The same with one model alone."""
@@ -133,17 +184,19 @@ class Ensemble:
 
     def network_scores(self, stft_db, mel_db):
         """Logits [n] of each loaded network."""
+        n, size = len(stft_db), NETWORK_BATCH[self.device]
+        batches = {kind: in_batches(part, size) for kind, part in (("stft", stft_db), ("mel", mel_db))}
+        return {name: np.concatenate([self.logits(network, part) for part in batches[NETWORK_INPUTS[name]]])[:n].astype(float)
+                if n else np.zeros(0) for name, network in self.networks.items()}
+
+    def logits(self, network, spectrograms):
+        """Logits [n] of one network for spectrograms float32 [n, 128, 128]."""
+        if isinstance(network, OnnxNetwork):
+            return network(spectrograms)
         import torch
 
-        from utils.networks import NETWORKS
-
-        n, size, logits = len(stft_db), NETWORK_BATCH[self.device], {}
         with torch.inference_mode():
-            spectrograms = {kind: in_batches(torch.from_numpy(part), size) for kind, part in (("stft", stft_db), ("mel", mel_db))}
-            for name, network in self.networks.items():
-                parts = [network(part.to(self.device)).double().cpu() for part in spectrograms[NETWORKS[name][1]]]
-                logits[name] = torch.cat(parts)[:n].numpy() if n else np.zeros(0)
-        return logits
+            return network(torch.from_numpy(spectrograms).to(self.device)).float().cpu().numpy()
 
     def combine(self, probabilities):
         """Vote: probabilities [n, n_models] -> (ensemble probability [n], votes int [n], verdict bool [n])."""
@@ -165,31 +218,35 @@ def combine(probabilities):
     return pooled, votes, (votes > others) | ((votes == others) & (pooled >= 0.5))
 
 
-def load_ensemble(models_dir="models", names=MODEL_NAMES, device="auto", threads=None, trust_unlisted=False):
+def load_ensemble(models_dir="models", names=MODEL_NAMES, device="auto", threads=None, trust_unlisted=False, onnx=True):
     """Load the named models from a folder. A model that cannot be used goes to `missing`; none at all raises ArtifactError.
 
+    device: "cpu", "cuda" or "auto". Unless it is "cuda", or `onnx` is False, onnxruntime runs the networks if they lie
+    there exported, on the CPU: importing torch takes longer, and more memory, than all the rest.
     threads: batches of windows that utils.scan scores at the same time, each on one thread, so that no score depends on
     their number; None leaves the threads of torch as they are.
     """
-    classical, networks, reports, missing = {}, {}, {}, {}
-    wanted_networks = [name for name in names if name in NETWORK_FILES]
-    torch_device = "cpu"
-    if wanted_networks:
-        import torch
-
-        if threads:
-            torch.set_num_threads(1)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ArtifactError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
-        torch_device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    classical, files, reports, missing = {}, {}, {}, {}
     for name in names:
         try:
             if name in CLASSICAL_FILES:
                 classical[name], reports[name] = load_classical(models_dir, name, trust_unlisted)
             else:
-                networks[name], reports[name] = load_network(models_dir, name, torch_device)
+                path, content, reports[name] = read_verified(models_dir, name)
+                files[name] = path, content
         except ArtifactError as error:
             missing[name] = str(error)
+    use_exported = onnx and device != "cuda"
+    networks = load_exported_networks(models_dir, {name: reports[name]["sha256"] for name in files}) if use_exported else {}
+    used_device = "cpu"
+    if device == "cuda" or (files and not networks):
+        used_device = choose_torch_device(device, threads)
+        for name, (path, content) in files.items():
+            try:
+                networks[name] = load_network(path, content, name, used_device)
+            except ArtifactError as error:
+                missing[name] = str(error)
+                del reports[name]
     if not reports:
         raise ArtifactError("; ".join(missing.values()))
-    return Ensemble(classical, networks, reports, missing, torch_device, threads or 1)
+    return Ensemble(classical, networks, reports, missing, used_device, threads or 1)

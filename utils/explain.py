@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, read_blocks
-from utils.ensemble import CLASSICAL_FILES, NETWORK_FILES
+from utils.ensemble import CLASSICAL_FILES, NETWORK_FILES, NETWORK_INPUTS
 from utils.event_files import clip_name
 from utils.features import FEATURE_NAMES, N_BANDS, describe_windows
 from utils.figures import empty_figure, save_figure
@@ -189,9 +189,7 @@ def draw_explanation(explanation, title):
         for axes, (name, contributions) in zip(row, contributions_of.items()):
             axes.set_visible(True)
             if contributions_of is maps:
-                from utils.networks import NETWORKS
-
-                kind = NETWORKS[name][1]
+                kind = NETWORK_INPUTS[name]
                 draw_map(axes, explanation["spectrograms"][kind], kind, contributions, name, probabilities[name])
             else:
                 draw_feature_bars(axes, contributions, name, probabilities[name])

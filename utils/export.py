@@ -8,13 +8,11 @@ import numpy as np
 from utils.artifacts import ArtifactError, atomic_path, sha256_of, write_json
 from utils.audio import clean_window, cut_windows, read_blocks
 from utils.dataset import audio_files
-from utils.ensemble import NETWORK_FILES, load_ensemble
+from utils.ensemble import FRONT_END, NETWORK_FILES, NETWORK_INPUTS, load_ensemble
 from utils.features import (AMIN, BAND_BINS, FEATURE_NAMES, HOP, N_BANDS, N_FFT, N_MELS, describe_windows, mel_edges,
                             mel_filterbank)
-from utils.networks import NETWORKS
 from utils.signal_settings import MAX_GAIN, QUIET_PEAK, SAMPLE_RATE, WINDOW, WINDOW_FRAMES, WINDOW_HOP
 
-FRONT_END = "front_end.json"
 TOLERANCE = 1e-4  # of a logit, absolute: onnxruntime and torch add up in another order
 OPSET = 18
 MOST_WINDOWS = 200  # that the check reads
@@ -26,7 +24,7 @@ def import_onnxruntime():
         import onnx
         import onnxruntime
     except ImportError:
-        raise ArtifactError("--export onnx needs two more packages: pip install onnx onnxruntime") from None
+        raise ArtifactError("--export onnx needs two packages: pip install onnx onnxruntime") from None
     return onnx, onnxruntime
 
 
@@ -56,7 +54,7 @@ def front_end(calibrations):
                     "filterbank_shape": list(filterbank.T.shape), "filterbank_sum": round(float(filterbank.sum()), 6)},
         },
         "probability": "1 / (1 + exp(-slope * (logit - threshold))); 0.5 is the operating point",
-        "models": {name: {"file": f"{name}.onnx", "input": NETWORKS[name][1], "output": "logit [n]",
+        "models": {name: {"file": f"{name}.onnx", "input": NETWORK_INPUTS[name], "output": "logit [n]",
                           "calibration": calibrations[name]}
                    for name in calibrations},
         "classical_models": {"features": list(FEATURE_NAMES), "exported": False},
@@ -109,7 +107,7 @@ def export_onnx(folder, models_dir, names, recordings):
     networks = tuple(name for name in names if name in NETWORK_FILES)
     if not networks:
         raise ArtifactError("--export: this script has no network to export; use python main.py --export onnx DIR")
-    ensemble = load_ensemble(models_dir, networks, "cpu", threads=1)
+    ensemble = load_ensemble(models_dir, networks, "cpu", threads=1, onnx=False)
     windows = check_windows(recordings)
     if not windows:
         raise ArtifactError("--export: no recording to check the networks on; give one with --file")
@@ -119,7 +117,7 @@ def export_onnx(folder, models_dir, names, recordings):
         path = os.path.join(folder, f"{name}.onnx")
         export_network(network, path)
         onnx.checker.check_model(path)
-        difference = largest_difference(network, path, spectrograms[NETWORKS[name][1]], onnxruntime)
+        difference = largest_difference(network, path, spectrograms[NETWORK_INPUTS[name]], onnxruntime)
         if not difference <= TOLERANCE:
             os.remove(path)
             raise ArtifactError(f"{path}: onnxruntime and torch differ by {difference:.2g} in a logit, more than {TOLERANCE:g}")
@@ -127,6 +125,7 @@ def export_onnx(folder, models_dir, names, recordings):
     description = front_end({name: ensemble.calibrations[name] for name in ensemble.networks})
     for name, model in description["models"].items():
         model["sha256"] = sha256_of(os.path.join(folder, model["file"]))
+        model["weights_sha256"] = ensemble.reports[name]["sha256"]
         model["logit_difference_from_torch"] = differences[f"{name}.onnx"]
     write_json(os.path.join(folder, FRONT_END), description | {"checked_on_windows": len(windows)})
     return differences, ensemble.missing

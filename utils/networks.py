@@ -92,9 +92,8 @@ class CNNLSTM(nn.Module):
         return self.output(self.dropout(self.embed(spectrogram)))[:, 0]
 
 
-# model name -> how to build it, and which of the two spectrograms it reads
-NETWORKS = {"cnn": (CNN, "stft"), "cnn_mel": (CNN, "mel"), "cnn_lstm": (CNNLSTM, "mel")}
+NETWORKS = {"cnn": CNN, "cnn_mel": CNN, "cnn_lstm": CNNLSTM}  # which spectrogram each reads: utils.ensemble.NETWORK_INPUTS
 
 
 def build_network(name):
-    return NETWORKS[name][0]()
+    return NETWORKS[name]()

@@ -20,7 +20,8 @@ from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_s
 from utils.evaluation import clip_figures, highest_window, metrics_of, ranking_figures
 from utils.features import SIGNAL_SETTINGS
 from utils.figures import empty_figure, save_figure
-from utils.networks import NETWORKS, build_network
+from utils.ensemble import NETWORK_INPUTS
+from utils.networks import build_network
 
 SCREAM_SHARE = 0.25  # of each training batch
 LEARNING_RATE = 2e-3
@@ -230,7 +231,7 @@ def train_network(name, args):
     if args.threads:
         torch.set_num_threads(args.threads)
     device = choose_device(args.device)
-    kind = NETWORKS[name][1]
+    kind = NETWORK_INPUTS[name]
     data = read_training_data(kind, args)
     weights_path = os.path.join(args.models, f"{name}_model.pth")
     json_path = os.path.join(args.models, f"{name}_model.json")
