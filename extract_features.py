@@ -93,14 +93,22 @@ def describe_scenes(clip, backgrounds, seed):
     return rows
 
 
-def describe_signals(n, seed, variant=0):
-    """Synthesised clips without a scream: yields (clip, what describe_clip gives for it). Each variant sounds different."""
-    for number in range(n):
-        kind = scenes.SIGNAL_KINDS[number % len(scenes.SIGNAL_KINDS)]
-        signal = scenes.technical_signal(kind, np.random.default_rng([seed, number, variant]))
-        features, stft_db, mel_db = describe_windows([clean_window(signal)])
-        clip = Clip(f"{SYNTHESISED}/{kind}-{number}", "non_scream", SYNTHESISED, f"{SYNTHESISED}-{number}", kind)
-        yield clip, (features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1))
+def synthesised_clip(number):
+    """What stage 1 knows of synthesised signal `number`: a clip without a scream, and without a file."""
+    kind = scenes.SIGNAL_KINDS[number % len(scenes.SIGNAL_KINDS)]
+    return Clip(f"{SYNTHESISED}/{kind}-{number}", "non_scream", SYNTHESISED, f"{SYNTHESISED}-{number}", kind)
+
+
+def describe_signal(number, seed, variant=0):
+    """As describe_clip, for a synthesised signal of one window. Each variant sounds different."""
+    signal = scenes.technical_signal(synthesised_clip(number).sound_class, np.random.default_rng([seed, number, variant]))
+    features, stft_db, mel_db = describe_windows([clean_window(signal)])
+    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1)
+
+
+def describe_signal_again(number, seed, variant):
+    """As describe_scenes, for another variant of a synthesised signal: it is its own background."""
+    return [(synthesised_clip(number), describe_signal(number, seed, variant)[0][0])]
 
 
 def choose_backgrounds(clips, seed):
@@ -150,10 +158,13 @@ def write_windows(clips, splits, args, paths):
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class"])
         stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
-        described = Parallel(args.jobs, return_as="generator", batch_size="auto")(delayed(describe_clip)(clip) for clip in clips)
-        signals = ((clip, "train", result) for clip, result in describe_signals(args.signals, args.seed))
-        results = itertools.chain(zip(clips, splits, described), signals)
-        for clip, split, result in tqdm(results, total=len(clips) + args.signals, unit="clip", desc="windows", disable=None):
+        tasks = itertools.chain((delayed(describe_clip)(clip) for clip in clips),
+                                (delayed(describe_signal)(number, args.seed) for number in range(args.signals)))
+        described = Parallel(args.jobs, return_as="generator", batch_size="auto")(tasks)
+        all_clips = [*clips, *(synthesised_clip(number) for number in range(args.signals))]
+        all_splits = [*splits, *["train"] * args.signals]
+        results = zip(all_clips, all_splits, described)
+        for clip, split, result in tqdm(results, total=len(all_clips), unit="clip", desc="windows", disable=None):
             if isinstance(result, str):
                 failures.append(result)
                 print(f"skipped: {result}", file=sys.stderr)
@@ -174,17 +185,18 @@ def write_windows(clips, splits, args, paths):
 
 def write_augmented(clips, args, path):
     """Write augmented rows for every clip; later stages use only those whose recordings they train on."""
-    tasks = zip(clips, choose_backgrounds(clips, args.seed))
-    scenes_of = Parallel(args.jobs, return_as="generator")(
-        delayed(describe_scenes)(clip, backgrounds, [args.seed, index]) for index, (clip, backgrounds) in enumerate(tasks))
+    signals = [(number, variant) for variant in range(1, SIGNAL_COPIES + 1) for number in range(args.signals)] if clips else []
+    tasks = itertools.chain(
+        (delayed(describe_scenes)(clip, backgrounds, [args.seed, index])
+         for index, (clip, backgrounds) in enumerate(zip(clips, choose_backgrounds(clips, args.seed)))),
+        (delayed(describe_signal_again)(number, args.seed, variant) for number, variant in signals))
+    made_of = Parallel(args.jobs, return_as="generator")(tasks)
+    all_clips = [*clips, *(synthesised_clip(number) for number, _ in signals)]
     n_rows = 0
     with open(path, "w", newline="") as table:
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "source", "group", "sound_class", "mix_source", "mix_group"])
-        signals = ((clip, [(clip, features[0])]) for variant in range(1, SIGNAL_COPIES + 1)
-                   for clip, (features, *_) in describe_signals(args.signals, args.seed, variant))
-        made_of = itertools.chain(zip(clips, scenes_of), signals if clips else ())
-        for clip, made in tqdm(made_of, total=len(clips), unit="clip", desc="scenes", disable=None):
+        for clip, made in tqdm(zip(all_clips, made_of), total=len(all_clips), unit="clip", desc="scenes", disable=None):
             for background, values in made:
                 rows.writerow([clip.path, clip.label, *(f"{v:.9g}" for v in values), clip.source, clip.group,
                                clip.sound_class, background.source, background.group])
