@@ -94,7 +94,7 @@ def measure(args, folder):
 
 def main(argv=None):
     args = parse_arguments(argv)
-    machine = describe_machine("numpy", "joblib", "librosa")
+    machine = describe_machine("numpy", "joblib")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         jobs_table, counts_table = measure(args, pathlib.Path(folder))
     write_section("Stage 1 with more jobs and more clips", f"{command_given(__file__, argv)}\n\n{machine}; clips of 2.5 s, "

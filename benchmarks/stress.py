@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from benchmarks.machine import command_given
 from utils import scenes
 from utils.artifacts import ArtifactError, run_stage
 from utils.audio import clean_window, cut_windows, read_audio
@@ -133,7 +134,7 @@ def main(argv=None):
     table = markdown_table(["change", "step", "recall", "of clean", "false positives"],
                            [[group, name, f"{recall:.2f}", f"{recall / max(clean, 1e-9):.0%}", f"{fpr:.3f}"]
                             for group, name, recall, fpr in rows])
-    text = (f"# Stress curves\n\n`python benchmarks/stress.py`: {int(label.sum())} screams and {int((1 - label).sum())} other "
+    text = (f"# Stress curves\n\n{command_given(__file__, argv)}: {int(label.sum())} screams and {int((1 - label).sum())} other "
             f"clips of the test split, verdict of the vote at the default operating point.\n\n{table}")
     print(text)
     write_text(os.path.join(args.out, "stress.md"), text)

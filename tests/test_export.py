@@ -14,7 +14,7 @@ import main
 from utils.artifacts import ArtifactError, sha256_of
 from utils.audio import WINDOW, clean_window
 from utils.dataset import audio_files
-from utils.ensemble import MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, load_ensemble
+from utils.ensemble import CLASSICAL_FILES, MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, load_ensemble
 from utils.features import describe_window, mel_edges
 from utils.inputs import REPOSITORY
 
@@ -185,6 +185,15 @@ def test_an_export_that_does_not_fit_is_left_alone(folder, damage):
 def test_without_onnxruntime_torch_does_it(folder, hide_packages):
     hide_packages("onnxruntime")
     assert load_ensemble(folder).runtime == "torch"
+
+
+def test_without_onnxruntime_and_torch_the_classical_models_vote_and_the_networks_say_what_they_need(folder, hide_packages):
+    hide_packages("onnxruntime", "torch")
+    ensemble = load_ensemble(folder)
+    assert ensemble.names == list(CLASSICAL_FILES) and set(ensemble.missing) == set(NETWORK_FILES)
+    assert all("torch is not installed" in why and "pip install torch" in why for why in ensemble.missing.values())
+    with pytest.raises(ArtifactError, match="torch is not installed"):
+        load_ensemble(folder, device="cuda")
 
 
 def test_a_gpu_that_is_asked_for_is_not_replaced_by_onnxruntime(folder, monkeypatch):

@@ -76,9 +76,12 @@ def load_classical(models_dir, name, trust_unlisted):
 
 
 def choose_torch_device(device, threads):
-    """"cuda" or "cpu" for "auto", "cuda" or "cpu". Raises ArtifactError if there is no GPU to be forced."""
-    import torch
-
+    """"cuda" or "cpu" for "auto", "cuda" or "cpu". Raises ArtifactError if there is no torch, or no GPU to be forced."""
+    try:
+        import torch
+    except ImportError:
+        raise ArtifactError("torch is not installed, and no exported networks that fit the weights lie beside them: "
+                            "pip install torch==2.11.0") from None
     if threads:
         torch.set_num_threads(1)
     if device == "cuda" and not torch.cuda.is_available():
@@ -239,14 +242,15 @@ def load_ensemble(models_dir="models", names=MODEL_NAMES, device="auto", threads
     use_exported = onnx and device != "cuda"
     networks = load_exported_networks(models_dir, {name: reports[name]["sha256"] for name in files}) if use_exported else {}
     used_device = "cpu"
-    if device == "cuda" or (files and not networks):
+    if device == "cuda" and set(names) & set(NETWORK_FILES):
         used_device = choose_torch_device(device, threads)
-        for name, (path, content) in files.items():
-            try:
-                networks[name] = load_network(path, content, name, used_device)
-            except ArtifactError as error:
-                missing[name] = str(error)
-                del reports[name]
+    for name, (path, content) in files.items() if not networks else ():
+        try:
+            used_device = choose_torch_device(device, threads)
+            networks[name] = load_network(path, content, name, used_device)
+        except ArtifactError as error:
+            missing[name] = str(error)
+            del reports[name]
     if not reports:
         raise ArtifactError("; ".join(missing.values()))
     return Ensemble(classical, networks, reports, missing, used_device, threads or 1)
