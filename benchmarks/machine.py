@@ -52,7 +52,7 @@ def describe_machine(*libraries):
 
 def command_given(script, argv=None):
     """This run's command, for the section about it: `python benchmarks/script.py options`, paths by their last part."""
-    options = [os.path.basename(word) if os.path.isabs(word) else word for word in (sys.argv[1:] if argv is None else argv)]
+    options = [os.path.basename(word.rstrip("/")) for word in (sys.argv[1:] if argv is None else argv)]
     return f"`{shlex.join(['python', f'benchmarks/{os.path.basename(script)}', *options])}`"
 
 

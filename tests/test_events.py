@@ -237,14 +237,26 @@ def probability_at(log_odds):
 
 
 def test_a_window_that_stands_out_from_calm_minutes_needs_no_majority():
-    assert fires(0.36, CALM) and not fires(0.34, CALM)
+    assert fires(0.21, CALM) and not fires(0.19, CALM)
     assert fires(1.0, CALM) and not fires(0.0, CALM)
 
 
 @pytest.mark.parametrize("verdict", [True, False])
 def test_it_must_stand_out_by_one_and_a_quarter_in_log_odds(verdict):
-    before = [probability_at(-0.5)] * 82
+    before = [probability_at(-0.5)] * 70 + [0.01] * 12
     assert fires(probability_at(0.76), before, verdict) and not fires(probability_at(0.74), before, verdict)
+
+
+@pytest.mark.parametrize("verdict", [True, False])
+def test_it_must_stand_out_by_one_from_the_loudest_of_the_last_twelve_seconds(verdict):
+    def before(position):  # one such window, so many before the one to be judged
+        windows = [0.01] * 82
+        windows[-position] = probability_at(-0.5)
+        return windows
+
+    assert fires(probability_at(0.51), before(3), verdict) and not fires(probability_at(0.49), before(3), verdict)
+    assert not fires(probability_at(0.49), before(10), verdict)  # the last of 8, after the 2 that may hold the same sound
+    assert fires(probability_at(0.49), before(11), verdict) and fires(probability_at(0.49), before(2), verdict)
 
 
 def test_what_the_vote_is_sure_of_need_not_stand_out():

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
-STANDS_OUT_FROM = 0.35  # the least probability of a window that stands out from its background ...
-STANDS_OUT_BY = 1.25  # ... and its least distance to it in log-odds
-SURE = 0.8  # from this probability on the vote counts whatever came before
+STANDS_OUT_FROM = 0.2  # the least probability of a window that stands out from its background
 BACKGROUND_S, LEAST_BACKGROUND_S = 120.0, 30.0  # what counts as the background, and how much of it must be there
-BACKGROUND_SHARE = 0.9  # of the background lies below its level
+BACKGROUND_SHARE, ABOVE_BACKGROUND = 0.9, 1.25  # how far above this share of the background it must lie, in log-odds
+RECENT_S, ABOVE_RECENT = 12.0, 1.0  # and how far above all of the last seconds: a new surrounding is no event
+SURE = 0.8  # from this probability on the vote counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
 
 
@@ -58,14 +58,16 @@ class Background:
 
     Noise lowers the probability of a scream, but that of everything else more: the scream still stands out. And what the
     vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by an ordered
-    statistic of the surroundings (OS-CFAR, Rohling 1983). For short recordings, and within half a minute of their
-    beginning, the vote decides alone.
+    statistic of the surroundings (OS-CFAR, Rohling 1983), and by the greater of two of them where the clutter changes
+    (Hansen and Sawyers 1980): here those of two minutes and of the last seconds. For short recordings, and within half a
+    minute of their beginning, the vote decides alone.
     """
 
     def __init__(self, hop_s):
         """hop_s: seconds from one window to the next."""
         self.n_same_sound = math.ceil(SAME_SOUND_S / hop_s)
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
+        self.n_recent = round(RECENT_S / hop_s)
         self.log_odds = collections.deque(maxlen=self.n_same_sound + round(BACKGROUND_S / hop_s))
 
     def judge(self, probability, verdict):
@@ -81,9 +83,9 @@ class Background:
             return verdict
         if verdict and probability >= SURE:
             return True
-        if probability < STANDS_OUT_FROM:
+        if probability < STANDS_OUT_FROM or log_odds - max(before[-self.n_recent :]) < ABOVE_RECENT:
             return False
-        return log_odds - sorted(before)[int(BACKGROUND_SHARE * len(before))] >= STANDS_OUT_BY
+        return log_odds - sorted(before)[int(BACKGROUND_SHARE * len(before))] >= ABOVE_BACKGROUND
 
 
 class EventDetector:
