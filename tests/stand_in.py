@@ -8,12 +8,12 @@ FRAME = 2048  # samples
 
 
 class StandIn:
-    """Names, missing, score and combine as in utils.ensemble. level: the share of energy at 2 kHz that means 0.5."""
+    """Names, missing, calibrations, score and combine as in utils.ensemble. level: share of energy at 2 kHz that means 0.5."""
 
     names = ("svm", "random_forest", "logistic_regression", "cnn", "cnn_mel", "cnn_lstm")
 
     def __init__(self, level=0.4, names=None, missing=None):
-        self.level, self.n_scored = level, 0
+        self.level, self.n_scored, self.calibrations = level, 0, {}
         self.names, self.missing = names or self.names, missing or {}
 
     def score(self, windows):

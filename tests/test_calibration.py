@@ -16,7 +16,15 @@ def labels_and_scores(n_others=1000, n_screams=200, seed=0, distance=3.0):
 
 def test_the_operating_point_lies_three_quarters_of_the_way_to_the_upper_quartile_of_the_screams():
     label, score = np.repeat([0, 1], [101, 5]), np.concatenate([np.arange(101.0), [0.0, 100.0, 150.0, 250.0, 900.0]])
+    assert np.quantile(score[:101], 0.95) < 200  # which is the least that it could be
     assert fit_calibration(label, score)["threshold"] == pytest.approx(50 + 0.75 * (250 - 50), abs=1e-3)
+
+
+@pytest.mark.parametrize("direction", [0, 1, -1])
+def test_a_model_that_tells_nothing_apart_calls_few_others_a_scream(direction):
+    """Screams no higher than the others, or lower: the quantiles alone would put the operating point among the others."""
+    label, score = labels_and_scores(distance=0.2 * direction)
+    assert (probability_of(score[label == 0], fit_calibration(label, score)) >= 0.5).mean() == pytest.approx(0.05, abs=0.002)
 
 
 def test_the_highest_few_others_do_not_move_it():
@@ -27,7 +35,7 @@ def test_the_highest_few_others_do_not_move_it():
 
 
 @given(scores=st.lists(st.sampled_from([-1e9, -3.0, 0.0, 0.5, 0.5000001, 2.0, 1e9]), min_size=1, max_size=300))
-def test_ties_and_extremes_are_no_scream(scores):
+def test_ties_and_extremes_give_a_finite_operating_point(scores):
     score = np.array([*scores, scores[0]])
     label = np.append(np.zeros(len(scores), int), 1)
     calibration = fit_calibration(label, score)

@@ -225,11 +225,11 @@ def test_events_are_ordered_disjoint_and_inside_the_recording(windows, max_gap, 
 CALM, HOP_S = [0.05] * 82, 1.4745
 
 
-def fires(probability, before, verdict=False, hop_s=HOP_S):
+def fires(probability, before, verdict=False, hop_s=HOP_S, pause_s=0.0, votes=3):
     background = Background(hop_s)
-    for earlier in before:
-        background.judge(earlier, False)
-    return background.judge(probability, verdict)
+    for index, earlier in enumerate(before):
+        background.judge(index * hop_s, 0, earlier, False)
+    return background.judge(len(before) * hop_s + pause_s, votes, probability, verdict)
 
 
 def probability_at(log_odds):
@@ -264,6 +264,7 @@ def test_what_the_vote_is_sure_of_need_not_stand_out():
     assert fires(0.81, before, verdict=True) and not fires(0.79, before, verdict=True)
     assert not fires(0.81, before, verdict=False)
     assert fires(0.81, CALM, verdict=False)
+    assert fires(0.6, before, verdict=True, votes=6) and not fires(0.6, before, verdict=True, votes=5)
 
 
 def test_the_background_begins_after_half_a_minute():
@@ -279,6 +280,13 @@ def test_a_sound_of_two_windows_is_not_its_own_background():
 
 def test_a_tenth_of_the_background_may_be_as_high():
     assert fires(0.45, [0.45] * 8 + [0.05] * 75) and not fires(0.45, [0.45] * 9 + [0.05] * 74)
+
+
+def test_what_was_before_a_long_silence_is_forgotten():
+    """The windows of a silence are not judged, so minutes may lie between one window and the next."""
+    before = [0.05] * 40 + [0.7] * 3
+    assert not fires(0.7, before, verdict=True, pause_s=5) and fires(0.7, before, verdict=True, pause_s=20)  # not recent
+    assert not fires(0.4, before, pause_s=300) and fires(0.6, [0.6] * 82, verdict=True, pause_s=300)  # the vote decides
 
 
 def test_the_background_forgets_after_two_minutes():

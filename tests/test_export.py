@@ -1,6 +1,7 @@
 """ONNX files that say what torch says, and a front end from which a stranger can compute the same spectrograms."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 from synthetic_artifacts import train_all_models, write_artifacts
 
+import inference_cnn
 import inference_svm
 import main
 from utils.artifacts import ArtifactError, sha256_of
 from utils.audio import WINDOW, clean_window
 from utils.dataset import audio_files
-from utils.ensemble import CLASSICAL_FILES, MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, load_ensemble
+from utils.ensemble import CLASSICAL_FILES, MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, load_ensemble
 from utils.features import describe_window, mel_edges
 from utils.inputs import REPOSITORY
 
@@ -157,7 +159,11 @@ def test_main_then_runs_without_torch(folder):
 
 
 def break_network(folder):
-    (folder / "cnn_mel.onnx").write_bytes((folder / "cnn_mel.onnx").read_bytes()[:-1] + b"x")
+    """Another weight: still a network that onnxruntime would run."""
+    content = bytearray((folder / "cnn_mel.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    OnnxNetwork(bytes(content))
+    (folder / "cnn_mel.onnx").write_bytes(content)
 
 
 def break_network_and_its_hash(folder):
@@ -176,10 +182,26 @@ def change_front_end(folder, key, value):
     lambda folder: (folder / "cnn.onnx").unlink(), lambda folder: (folder / "front_end.json").write_text("[]"),
     lambda folder: (folder / "front_end.json").write_text("{"), lambda folder: (folder / "front_end.json").unlink(),
 ], ids=["changed", "garbage with its hash", "of other weights", "one is missing", "a list", "no JSON", "no front end"])
-def test_an_export_that_does_not_fit_is_left_alone(folder, damage):
+def test_an_export_that_does_not_fit_is_left_alone(folder, damage, capfd):
     damage(folder)
     ensemble = load_ensemble(folder)
     assert ensemble.runtime == "torch" and len(ensemble.names) == 6 and not ensemble.missing
+    note = capfd.readouterr().err
+    assert note.count("\n") == (folder / "front_end.json").exists() and "onnxruntime:" not in note
+
+
+def test_the_committed_networks_are_exported_from_the_committed_weights(capsys):
+    models = pathlib.Path(REPOSITORY) / "models"
+    assert load_ensemble(models, tuple(NETWORK_FILES)).runtime == "onnxruntime" and not capsys.readouterr().err
+    for name, model in json.loads((models / "front_end.json").read_text())["models"].items():
+        assert model["calibration"] == json.loads((models / NETWORK_FILES[name]).with_suffix(".json").read_text())["calibration"]
+
+
+def test_beside_the_models_lie_all_exported_networks_or_none(folder):
+    before = (folder / "front_end.json").read_bytes()
+    with pytest.raises(ArtifactError, match="all networks or none"):
+        inference_cnn.main(["--export", "onnx", str(folder), "--models", str(folder)])
+    assert (folder / "front_end.json").read_bytes() == before
 
 
 def test_without_onnxruntime_torch_does_it(folder, hide_packages):
@@ -191,8 +213,8 @@ def test_without_onnxruntime_and_torch_the_classical_models_vote_and_the_network
     hide_packages("onnxruntime", "torch")
     ensemble = load_ensemble(folder)
     assert ensemble.names == list(CLASSICAL_FILES) and set(ensemble.missing) == set(NETWORK_FILES)
-    assert all("torch is not installed" in why and "pip install torch" in why for why in ensemble.missing.values())
-    with pytest.raises(ArtifactError, match="torch is not installed"):
+    assert all("neither torch" in why and "pip install torch" in why for why in ensemble.missing.values())
+    with pytest.raises(ArtifactError, match="--device cuda needs torch"):
         load_ensemble(folder, device="cuda")
 
 

@@ -23,7 +23,7 @@ from stand_in import StandIn
 from test_scan import scene
 
 import main as main_script
-from utils import command_line, ensemble
+from utils import command_line, ensemble, events
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
 from utils.command_line import run
@@ -290,6 +290,20 @@ def test_pipe_runs_a_command_and_fills_a_table(capfd, tmp_path, monkeypatch):
     _, lines, _ = detect_json(capfd, "--file", "-", "--on-event", command, "--csv", tmp_path / "events.csv")
     assert (tmp_path / "heard").read_text() == f"{lines[0]['start_s']:.3f}"
     assert len((tmp_path / "events.csv").read_text().splitlines()) == 2
+
+
+def test_records_of_another_rule_or_operating_point_are_not_recalled(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_scene(tmp_path / "a.wav")
+    options = ("--file", "a.wav", "--resume")
+    assert detect_json(capfd, *options, ensemble=StandIn())[0] == 0
+    recalibrated = StandIn()
+    recalibrated.calibrations = {"svm": {"threshold": 1.0, "slope": 1.0}}
+    with pytest.raises(ArtifactError, match=r"other settings \(calibrations\)"):
+        detect_json(capfd, *options, ensemble=recalibrated)
+    monkeypatch.setitem(events.RULE, "sure", 0.9)
+    with pytest.raises(ArtifactError, match=r"other settings \(event_rule\)"):
+        detect_json(capfd, *options, ensemble=StandIn())
 
 
 def test_resume_gives_the_same_lines_without_scoring_again(capfd, tmp_path, monkeypatch):

@@ -257,10 +257,11 @@ def test_memory_does_not_grow_with_the_recording():
     assert peak(20) < peak(2) + 1e6  # bytes
 
 
-def scan_probabilities(monkeypatch, probabilities, **settings):
-    """The events of a recording whose windows have these probabilities, and verdicts as those say."""
+def scan_probabilities(monkeypatch, probabilities, votes=4, **settings):
+    """The events of a recording whose windows have these probabilities, and from 0.5 on a majority of so many votes."""
+    starts = np.arange(len(probabilities)) * 1.4745
     windows = [ScoredWindow(start, start + WINDOW_S, (start, start + 1.4), (start + 0.5, start + 1), 0.0, np.full(6, p), p,
-                            6 * (p >= 0.5), p >= 0.5) for start, p in zip(np.arange(len(probabilities)) * 1.4745, probabilities)]
+                            votes * (p >= 0.5), p >= 0.5) for start, p in zip(starts, probabilities)]
     silence = [np.zeros(int(len(windows) * 1.5 * SAMPLE_RATE), np.float32)]  # so long that all events lie inside
     monkeypatch.setattr("utils.scan.score_windows", lambda blocks, *_: [*zip(blocks)] and windows)
     return scan(silence, StandIn(), EventSettings(**settings))["events"]
@@ -289,4 +290,5 @@ def test_a_sound_that_the_vote_calls_a_scream_again_and_again_is_background(monk
     assert 5 <= len(events) <= 7 and events[-1]["end_s"] < 40  # until half a minute is known, and not after
     assert len(scan_probabilities(monkeypatch, calls, contrast=False)) == 40
     assert len(scan_probabilities(monkeypatch, [0.85, 0.1, 0.1, 0.1] * 40)) == 40  # the vote is sure
+    assert len(scan_probabilities(monkeypatch, calls, votes=6)) == 40
     assert len(scan_probabilities(monkeypatch, [*calls[:80], 0.9, *calls[81:]])) == len(events) + 1

@@ -7,6 +7,7 @@ import numpy as np
 # highest few scores of other sounds would be the more direct measure, but they differ from one held-out set to the next.
 OTHERS_QUANTILE, SCREAMS_QUANTILE = 0.5, 0.75
 OPERATING_SHARE = 0.75
+LEAST_QUANTILE = 0.95  # of the others lies below it, however weak the model is
 
 
 def fit_calibration(label, score):
@@ -20,7 +21,7 @@ def fit_calibration(label, score):
     if len(np.unique(label)) < 2:
         raise ValueError("an operating point needs windows with and without a scream")
     low, high = np.quantile(score[label == 0], OTHERS_QUANTILE), np.quantile(score[label == 1], SCREAMS_QUANTILE)
-    threshold = float(low + OPERATING_SHARE * (high - low))
+    threshold = float(max(low + OPERATING_SHARE * (high - low), np.quantile(score[label == 0], LEAST_QUANTILE)))
     threshold += 1e-6 * max(1.0, abs(threshold))  # where all scores are the same, nothing is a scream
     distance = score - threshold
     weight = np.where(label == 1, 0.5 / (label == 1).sum(), 0.5 / (label == 0).sum())

@@ -165,10 +165,12 @@ def open_journal(args, ensemble, n_inputs):
         return None
     from utils.artifacts import sha256_of
     from utils.ensemble import MODEL_FILES
+    from utils.events import RULE
     from utils.journal import Journal
 
     files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
     settings = result_settings(args, ensemble) | {
+        "calibrations": ensemble.calibrations, "event_rule": RULE,
         "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},
         "outputs": [name for name in ("audacity", "raven", "clips", "plot", "explain") if getattr(args, name)],
     }

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import sys
 from importlib import metadata
 
 import numpy as np
@@ -76,11 +77,15 @@ def load_classical(models_dir, name, trust_unlisted):
 
 
 def choose_torch_device(device, threads):
-    """"cuda" or "cpu" for "auto", "cuda" or "cpu". Raises ArtifactError if there is no torch, or no GPU to be forced."""
+    """The device of torch, "cuda" or "cpu", for a wish of "auto", "cuda" or "cpu".
+
+    Raises ArtifactError if there is no torch, or no GPU where one is asked for.
+    """
     try:
         import torch
     except ImportError:
-        raise ArtifactError("torch is not installed, and no exported networks that fit the weights lie beside them: "
+        raise ArtifactError("--device cuda needs torch: pip install torch==2.11.0" if device == "cuda" else
+                            "neither torch is installed, nor onnxruntime with exported networks that fit the weights: "
                             "pip install torch==2.11.0") from None
     if threads:
         torch.set_num_threads(1)
@@ -113,6 +118,7 @@ class OnnxNetwork:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised; they need not be printed as well
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # utils.scan scores batches side by side
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
@@ -135,10 +141,13 @@ def load_exported_networks(models_dir, weights):
             with open(os.path.join(models_dir, f"{name}.onnx"), "rb") as file:
                 content = file.read()
             if (hashlib.sha256(content).hexdigest(), digest) != (models[name]["sha256"], models[name]["weights_sha256"]):
-                return {}
+                raise ArtifactError(f"{name}.onnx does not fit")
             networks[name] = OnnxNetwork(content)
     except Exception:  # not there, not readable, not understood (onnxruntime raises many types): torch is always right
-        return {}
+        networks = {}
+    if not networks:
+        print(f"note: {path} is there, but onnxruntime is not, or the networks do not fit the weights: torch reads those "
+              f"(python main.py --export onnx {models_dir} renews the networks)", file=sys.stderr)
     return networks
 
 
@@ -160,7 +169,8 @@ class Ensemble:
         self.calibrations = {name: report["calibration"] for name, report in reports.items()}
         self.missing, self.device = missing, device
         self.names = [name for name in MODEL_NAMES if name in reports]
-        self.runtime = "onnxruntime" if any(isinstance(n, OnnxNetwork) for n in networks.values()) else "torch"
+        exported = any(isinstance(network, OnnxNetwork) for network in networks.values())
+        self.runtime = "onnxruntime" if exported else "torch" if networks else ""
 
     def only(self, name):
         """The same with one model alone."""

@@ -10,8 +10,11 @@ STANDS_OUT_FROM = 0.2  # the least probability of a window that stands out from 
 BACKGROUND_S, LEAST_BACKGROUND_S = 120.0, 30.0  # what counts as the background, and how much of it must be there
 BACKGROUND_SHARE, ABOVE_BACKGROUND = 0.9, 1.25  # how far above this share of the background it must lie, in log-odds
 RECENT_S, ABOVE_RECENT = 12.0, 1.0  # and how far above all of the last seconds: a new surrounding is no event
-SURE = 0.8  # from this probability on the vote counts whatever came before
+SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
+RULE = {"from": STANDS_OUT_FROM, "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S,
+        "background_share": BACKGROUND_SHARE, "above_background": ABOVE_BACKGROUND, "recent_s": RECENT_S,
+        "above_recent": ABOVE_RECENT, "sure": SURE, "sure_votes": SURE_VOTES}  # a journal's records hold for one rule only
 
 
 @dataclass(frozen=True)
@@ -67,25 +70,28 @@ class Background:
         """hop_s: seconds from one window to the next."""
         self.n_same_sound = math.ceil(SAME_SOUND_S / hop_s)
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
-        self.n_recent = round(RECENT_S / hop_s)
-        self.log_odds = collections.deque(maxlen=self.n_same_sound + round(BACKGROUND_S / hop_s))
+        self.windows = collections.deque()  # (start in seconds, log-odds), oldest first
 
-    def judge(self, probability, verdict):
-        """Whether the next window is a scream beside those before it: probability 0-1 and verdict of the vote -> bool.
+    def judge(self, start_s, votes, probability, verdict):
+        """Whether the next window is a scream beside those before it.
 
-        After that it is one of them.
+        start_s: its start in seconds; the rest as the vote gives it. Returns bool; after that it is one of them.
         """
         bounded = min(max(probability, 1e-3), 1 - 1e-3)
         log_odds = math.log(bounded / (1 - bounded))
-        before = list(self.log_odds)[: -self.n_same_sound]
-        self.log_odds.append(log_odds)
+        while self.windows and self.windows[0][0] < start_s - BACKGROUND_S - SAME_SOUND_S:
+            self.windows.popleft()
+        before = list(self.windows)[: -self.n_same_sound]
+        self.windows.append((start_s, log_odds))
         if len(before) < self.n_least:
             return verdict
-        if verdict and probability >= SURE:
+        if verdict and (probability >= SURE or votes >= SURE_VOTES):
             return True
-        if probability < STANDS_OUT_FROM or log_odds - max(before[-self.n_recent :]) < ABOVE_RECENT:
+        recent = [odds for start, odds in before if start >= start_s - RECENT_S - SAME_SOUND_S]
+        if probability < STANDS_OUT_FROM or (recent and log_odds - max(recent) < ABOVE_RECENT):
             return False
-        return log_odds - sorted(before)[int(BACKGROUND_SHARE * len(before))] >= ABOVE_BACKGROUND
+        background = sorted(odds for _, odds in before)
+        return log_odds - background[int(BACKGROUND_SHARE * len(background))] >= ABOVE_BACKGROUND
 
 
 class EventDetector:

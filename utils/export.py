@@ -108,6 +108,9 @@ def export_onnx(folder, models_dir, names, recordings):
     if not networks:
         raise ArtifactError("--export: this script has no network to export; use python main.py --export onnx DIR")
     ensemble = load_ensemble(models_dir, networks, "cpu", threads=1, onnx=False)
+    if os.path.realpath(folder) == os.path.realpath(models_dir) and ensemble.networks.keys() != NETWORK_FILES.keys():
+        raise ArtifactError(f"--export onnx {folder}: beside the models lie all networks or none; "
+                            "use main.py once all three are trained, or another folder")
     windows = check_windows(recordings)
     if not windows:
         raise ArtifactError("--export: no recording to check the networks on; give one with --file")

@@ -58,7 +58,8 @@ def build_parser(description, names):
     add("--jobs", type=int, default=1, metavar="N", help="files analysed at the same time (default %(default)s)")
     add("--resume", action="store_true", help="keep a journal of finished files and go on where it stops: beside the "
         "--csv file, else scream-scan.journal here")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the networks run (default %(default)s)")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the networks run (default %(default)s: "
+        "onnxruntime on the CPU if exported networks fit the weights, else torch, on a GPU if there is one; cuda: torch)")
     add("--threads", type=int, metavar="N", help="batches of windows scored at the same time (default 2; 1 with --jobs)")
     add_backend_options(group)
     add("--models", default=os.path.relpath(os.path.join(REPOSITORY, "models")), metavar="DIR",

@@ -120,10 +120,10 @@ def plot_recording(path, overview, windows, model_names, record, threshold=None)
 
 def draw_recording(overview, windows, model_names, record, threshold=None):
     """The picture as a matplotlib figure of three axes: spectrogram, probabilities, votes. Arguments as plot_recording."""
+    figure = empty_figure(12, 6.5)  # first: it says what to do where there is no matplotlib
     from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
     duration_s = max(overview.duration_s, 1e-3)
-    figure = empty_figure(12, 6.5)
     above, below, strip = figure.subplots(3, 1, sharex=True, height_ratios=(5, 4, 1))
     draw_spectrogram(above, overview.decibels(), (0, duration_s))
     events = record["events"]

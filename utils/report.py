@@ -99,9 +99,10 @@ class Printer:
         """Tell a person at a terminal how much of the machine is used."""
         if not self.args.json and sys.stderr.isatty():
             where = "the GPU" if getattr(self.ensemble, "device", "cpu") == "cuda" else "the CPU"
-            runtime = getattr(self.ensemble, "runtime", "torch")
+            runtime = getattr(self.ensemble, "runtime", "")
+            networks = f", networks in {runtime} on {where}" if runtime else ""
             processes = f" in each of {n_jobs} processes" if n_jobs > 1 else ""
-            self.say(f"{count(n_threads, 'thread')}{processes}, networks in {runtime} on {where} (--threads, --jobs, --device)")
+            self.say(f"{count(n_threads, 'thread')}{processes}{networks} (--threads, --jobs, --device)")
 
     def missing_models(self):
         """Lines that say plainly when fewer models vote than should."""

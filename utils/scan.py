@@ -160,7 +160,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     for window in score_windows(counted(), ensemble, hop, batch, must_wait):
         verdict = window.verdict
         if settings.contrast and window.probability > 0:  # 0: too quiet to be a background
-            verdict = background.judge(window.probability, verdict)
+            verdict = background.judge(window.start_s, window.votes, window.probability, verdict)
         fires = settings.fires(window.votes, window.probability, verdict)
         limits = window.loud if fires or window.probability >= settings.exit_threshold else window.core
         keep(detector.add(*limits, window.votes, window.probability, verdict))
