@@ -290,7 +290,8 @@ def main(argv=None):
     command.add_argument("--hours", type=float, default=10)
     command.add_argument("--screams", type=int, default=40)
     command.add_argument("--seed", type=int, default=1)
-    command = commands.add_parser("score", help="scan a scene and compare with its truth")
+    command = commands.add_parser("score", help="scan a scene and compare with its truth",
+                                  epilog="after --: options of main.py")
     command.add_argument("scene")
     command.add_argument("--truth", help="default: beside the scene")
     command.add_argument("--events", help="a finished output of main.py --json, instead of running it")
@@ -301,6 +302,8 @@ def main(argv=None):
     args.options = argv[len(ours) + 1 :]  # after --: those of main.py
     if args.command == "score":
         return score(args)
+    if args.options:
+        parser.error("only score hands options after -- to main.py")
     if args.hours <= 0 or args.screams < 1:
         parser.error("--hours and --screams must be positive")
     truth = build(args.scene, find_ambience(args.ambience), find_held_out_screams(args.csv), args.hours, args.screams, args.seed)
