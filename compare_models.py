@@ -93,7 +93,8 @@ def compare_test_split(args, windows, manifest):
         figures[name] |= {"ms_per_window": milliseconds[name], "file_mb": sizes[name]}
     figures[VOTE] |= {"ms_per_window": sum(milliseconds.values()), "file_mb": sum(sizes.values())}
     header, table = figure_rows(figures)
-    title = f"test split: {len(label)} clips, {label.sum()} of them screams; no group of clips is in training and test; networks in {ensemble.runtime}"
+    title = (f"test split: {len(label)} clips, {label.sum()} of them screams; no group of clips is in training and test; "
+             f"networks in {ensemble.runtime}")
     text = f"{title}\n\n" + markdown_table(header, table)
     print(text)
     write_csv(os.path.join(args.models, "comparison.csv"), header, table)
