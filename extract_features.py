@@ -226,7 +226,7 @@ def main(argv=None):
     if not folders:
         raise ArtifactError("no clips here: give --audio DIR, or --download noise-of-life, or put "
                             f"{' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
-    clips = group_identical_clips([clip for folder in folders for clip in find_clips(folder)])
+    clips = group_identical_clips([clip for folder in folders for clip in find_clips(folder)], args.jobs)
     splits = split_clips(clips, args.seed)
     settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment, "signals": args.signals}
 

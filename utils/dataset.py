@@ -123,19 +123,29 @@ class JoinedGroups:
             self.parent[other] = one
 
 
-def group_identical_clips(clips):
-    """Give clips with identical bytes one common group, so that no copy lands on another side of a split."""
+def hash_or_nothing(path):
+    try:
+        return sha256_of(path)
+    except OSError:
+        return None  # reading it later reports the file
+
+
+def group_identical_clips(clips, jobs=1):
+    """Give clips with identical bytes one common group, so that no copy lands on another side of a split.
+
+    jobs: threads that read and hash the files of which another one has the same size.
+    """
+    from joblib import Parallel, delayed
+
     by_size = {}
     for clip in clips:
         if os.path.isfile(clip.path):
             by_size.setdefault(os.path.getsize(clip.path), []).append(clip)
     joined, group_of = JoinedGroups(), {}
-    for same_size in by_size.values():
-        for clip in same_size if len(same_size) > 1 else ():
-            try:
-                digest = sha256_of(clip.path)
-            except OSError:
-                continue  # reading it later reports the file
+    alike = [clip for same_size in by_size.values() if len(same_size) > 1 for clip in same_size]
+    digests = Parallel(jobs, backend="threading")(delayed(hash_or_nothing)(clip.path) for clip in alike)
+    for clip, digest in zip(alike, digests):
+        if digest:
             joined.join(group_of.setdefault(digest, clip.group), clip.group)
     return [replace(clip, group=joined.root(clip.group)) for clip in clips]
 
