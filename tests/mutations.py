@@ -18,7 +18,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIBRARIES = ("numpy", "scipy.fft", "sklearn.metrics", "sklearn.neighbors", "pandas", "soundfile", "soxr", "torch", "joblib")
 TESTS = {  # module of utils -> options of pytest: the tests that guard it, without those that run a stage first
     "events": ["tests/test_events.py"],
-    "scan": ["tests/test_scan.py", "-k", "stands_out or too_quiet or again_and_again"],
+    "scan": ["tests/test_scan.py", "-k", "stands_out or too_quiet or again_and_again or silence_of_minutes"],
     "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
     "calibration": ["tests/test_calibration.py"],

@@ -284,6 +284,12 @@ def test_windows_too_quiet_to_be_scored_are_no_background(monkeypatch):
     assert scan_probabilities(monkeypatch, [0.05] * 40 + [0.0] * 60 + [0.4])
 
 
+def test_a_silence_of_minutes_is_longer_than_the_memory_of_the_background(monkeypatch):
+    scream = [0.05] * 40 + [0.7] * 3
+    assert len(scan_probabilities(monkeypatch, [*scream, *[0.0] * 3, 0.7])) == 1
+    assert len(scan_probabilities(monkeypatch, [*scream, *[0.0] * 300, 0.7])) == 2
+
+
 def test_a_sound_that_the_vote_calls_a_scream_again_and_again_is_background(monkeypatch):
     calls = [0.55, 0.1, 0.1, 0.1] * 40
     events = scan_probabilities(monkeypatch, calls)
