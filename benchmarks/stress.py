@@ -102,9 +102,8 @@ def found_in_recording(ensemble, samples, background, snr_db):
     """Whether main.py finds an event where a clip lies in a recording of noise: LEAD_S seconds before it, a few after it."""
     first, rest = int(LEAD_S * SAMPLE_RATE), 5 * SAMPLE_RATE
     recording = scenes.loop_to(background, first + len(samples) + rest, np.random.default_rng(0)).copy()
-    under = recording[first : first + len(samples)]
-    gain = scenes.active_rms(under) / max(scenes.active_rms(samples), 1e-9) * 10 ** (snr_db / 20)
-    under += np.float32(gain) * samples
+    place = slice(first, first + len(samples))
+    recording[place] = scenes.mix(recording[place], samples, -snr_db)  # the noise stays, the clip is scaled
     events = scan([recording / max(1.0, float(np.abs(recording).max()))], ensemble)["events"]
     return any(event["start_s"] < LEAD_S + len(samples) / SAMPLE_RATE and event["end_s"] > LEAD_S for event in events)
 

@@ -14,7 +14,8 @@ SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the ver
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
 RULE = {"from": STANDS_OUT_FROM, "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S,
         "background_share": BACKGROUND_SHARE, "above_background": ABOVE_BACKGROUND, "recent_s": RECENT_S,
-        "above_recent": ABOVE_RECENT, "sure": SURE, "sure_votes": SURE_VOTES}  # a journal's records hold for one rule only
+        "above_recent": ABOVE_RECENT, "sure": SURE, "sure_votes": SURE_VOTES,
+        "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,10 @@ class Background:
             return verdict
         if verdict and (probability >= SURE or votes >= SURE_VOTES):
             return True
+        if probability < STANDS_OUT_FROM:
+            return False
         recent = [odds for start, odds in before if start >= start_s - RECENT_S - SAME_SOUND_S]
-        if probability < STANDS_OUT_FROM or (recent and log_odds - max(recent) < ABOVE_RECENT):
+        if recent and log_odds - max(recent) < ABOVE_RECENT:
             return False
         background = sorted(odds for _, odds in before)
         return log_odds - background[int(BACKGROUND_SHARE * len(background))] >= ABOVE_BACKGROUND

@@ -8,7 +8,7 @@ import numpy as np
 from utils.artifacts import ArtifactError, atomic_path, sha256_of, write_json
 from utils.audio import clean_window, cut_windows, read_blocks
 from utils.dataset import audio_files
-from utils.ensemble import FRONT_END, NETWORK_FILES, NETWORK_INPUTS, load_ensemble
+from utils.ensemble import FRONT_END, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, load_ensemble
 from utils.features import (AMIN, BAND_BINS, FEATURE_NAMES, HOP, N_BANDS, N_FFT, N_MELS, describe_windows, mel_edges,
                             mel_filterbank)
 from utils.signal_settings import MAX_GAIN, QUIET_PEAK, SAMPLE_RATE, WINDOW, WINDOW_FRAMES, WINDOW_HOP
@@ -18,14 +18,14 @@ OPSET = 18
 MOST_WINDOWS = 200  # that the check reads
 
 
-def import_onnxruntime():
-    """The modules (onnx, onnxruntime), or one sentence that says how to get them."""
+def import_onnx():
+    """The module onnx; without it, or without onnxruntime, one sentence that says how to get both."""
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401  OnnxNetwork needs it
     except ImportError:
         raise ArtifactError("--export onnx needs two packages: pip install onnx onnxruntime") from None
-    return onnx, onnxruntime
+    return onnx
 
 
 def front_end(calibrations):
@@ -72,15 +72,15 @@ def export_network(network, path):
                           output_names=["logit"], dynamic_axes={"spectrogram": {0: "n"}, "logit": {0: "n"}})
 
 
-def largest_difference(network, path, spectrograms, onnxruntime):
+def largest_difference(network, path, spectrograms):
     """Largest difference between the logits of torch and of onnxruntime, for one window and for all at once."""
     import torch
 
-    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    with open(path, "rb") as file:
+        exported = OnnxNetwork(file.read())
     with torch.inference_mode():
         expected = network(torch.from_numpy(spectrograms)).numpy()
-    together = session.run(None, {"spectrogram": spectrograms})[0]
-    alone = session.run(None, {"spectrogram": spectrograms[:1]})[0]
+    together, alone = exported(spectrograms), exported(spectrograms[:1])
     return float(max(np.abs(together - expected).max(), np.abs(alone - expected[:1]).max()))
 
 
@@ -103,7 +103,7 @@ def export_onnx(folder, models_dir, names, recordings):
     Returns ({file name: largest difference of a logit from torch's}, {missing model: why}). Raises ArtifactError without
     the packages, without a network, or when a difference is above 1e-4; a network is then not left there.
     """
-    onnx, onnxruntime = import_onnxruntime()
+    onnx = import_onnx()
     networks = tuple(name for name in names if name in NETWORK_FILES)
     if not networks:
         raise ArtifactError("--export: this script has no network to export; use python main.py --export onnx DIR")
@@ -120,7 +120,7 @@ def export_onnx(folder, models_dir, names, recordings):
         path = os.path.join(folder, f"{name}.onnx")
         export_network(network, path)
         onnx.checker.check_model(path)
-        difference = largest_difference(network, path, spectrograms[NETWORK_INPUTS[name]], onnxruntime)
+        difference = largest_difference(network, path, spectrograms[NETWORK_INPUTS[name]])
         if not difference <= TOLERANCE:
             os.remove(path)
             raise ArtifactError(f"{path}: onnxruntime and torch differ by {difference:.2g} in a logit, more than {TOLERANCE:g}")

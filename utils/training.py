@@ -17,10 +17,10 @@ from utils.augmentation import noisy_copies, random_scenes
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
                            read_spectrograms, read_windows)
+from utils.ensemble import NETWORK_INPUTS
 from utils.evaluation import clip_figures, highest_window, metrics_of, ranking_figures
 from utils.features import SIGNAL_SETTINGS
 from utils.figures import empty_figure, save_figure
-from utils.ensemble import NETWORK_INPUTS
 from utils.networks import build_network
 
 SCREAM_SHARE = 0.25  # of each training batch
