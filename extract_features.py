@@ -21,14 +21,14 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from utils import scenes
 from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
-from utils.audio import SAMPLE_RATE, WINDOW, AudioError, clean_window, read_audio, trim_silence, window_starts
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
-from utils.dataset import (AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, STFT_NPY, SYNTHESISED, Clip, find_clips,
-                           fingerprint, group_identical_clips, split_clips)
+from utils.dataset import (AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, STFT_NPY, find_clips, fingerprint,
+                           group_identical_clips, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
-from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS, describe_window, describe_windows
+from utils.extraction import (describe_clip, describe_scenes, describe_signal, describe_signal_again,
+                              synthesised_clip)
+from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
 
 DEFAULT_FOLDERS = ("Converted_Separately", "ESC-50-master", "noise-of-life")
 COPIES = {"scream": 16, "non_scream": 4}  # augmented scenes per clip: screams are rare
@@ -54,61 +54,6 @@ def parse_arguments(argv=None):
     if args.signals < 0:
         parser.error("--signals must be 0 or more")
     return args
-
-
-def describe_clip(clip):
-    """(features [n, 34], STFT and mel-spectrograms float16 [n, 128, 128], starts in s [n]) of a clip, or the error."""
-    try:
-        samples, offset = trim_silence(read_audio(clip.path))
-    except AudioError as error:
-        return str(error)
-    starts = window_starts(len(samples))
-    windows = [(start, clean_window(samples[start : start + WINDOW])) for start in starts]
-    windows = [(start, window) for start, window in windows if window is not None]
-    if not windows:
-        return f"{clip.path}: nothing but silence"
-    features, stft_db, mel_db = describe_windows([window for _, window in windows])
-    start_s = (np.array([start for start, _ in windows]) + offset) / SAMPLE_RATE
-    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), start_s
-
-
-def describe_scenes(clip, backgrounds, seed):
-    """Features of augmented copies of a clip, one per background clip: list of (background, features [34]).
-
-    Files that cannot be read are left out here; the first pass has reported them.
-    """
-    rng = np.random.default_rng(seed)
-    rows = []
-    try:
-        samples, _ = trim_silence(read_audio(clip.path))
-    except AudioError:
-        return rows
-    for background in backgrounds:
-        try:
-            window = clean_window(scenes.random_scene(samples, read_audio(background.path), rng))
-        except AudioError:
-            continue
-        if window is not None:
-            rows.append((background, describe_window(window)[0]))
-    return rows
-
-
-def synthesised_clip(number):
-    """What stage 1 knows of synthesised signal `number`: a clip without a scream, and without a file."""
-    kind = scenes.SIGNAL_KINDS[number % len(scenes.SIGNAL_KINDS)]
-    return Clip(f"{SYNTHESISED}/{kind}-{number}", "non_scream", SYNTHESISED, f"{SYNTHESISED}-{number}", kind)
-
-
-def describe_signal(number, seed, variant=0):
-    """As describe_clip, for a synthesised signal of one window. Each variant sounds different."""
-    signal = scenes.technical_signal(synthesised_clip(number).sound_class, np.random.default_rng([seed, number, variant]))
-    features, stft_db, mel_db = describe_windows([clean_window(signal)])
-    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1)
-
-
-def describe_signal_again(number, seed, variant):
-    """As describe_scenes, for another variant of a synthesised signal: it is its own background."""
-    return [(synthesised_clip(number), describe_signal(number, seed, variant)[0][0])]
 
 
 def choose_backgrounds(clips, seed):
@@ -143,12 +88,20 @@ class SpectrogramFile:
         np.lib.format.write_array_header_1_0(self.file, header)  # padded: a longer shape needs no more bytes
 
     def append(self, spectrograms):
-        self.file.write(np.ascontiguousarray(spectrograms, "<f2").tobytes())
+        self.file.write(np.ascontiguousarray(spectrograms, "<f2").data)
         self.rows += len(spectrograms)
 
     def close(self):
         self.write_header()
         self.file.close()
+
+
+def described(clips, args):
+    """The result of describe_clip for every clip, then that of describe_signal for every signal, by args.jobs processes."""
+    yield from Parallel(args.jobs, return_as="generator", batch_size="auto")(delayed(describe_clip)(clip) for clip in clips)
+    # signals take longer: large batches of them would leave one process alone with the last one
+    yield from Parallel(args.jobs, return_as="generator", batch_size=4)(
+        delayed(describe_signal)(number, args.seed) for number in range(args.signals))
 
 
 def write_windows(clips, splits, args, paths):
@@ -158,12 +111,9 @@ def write_windows(clips, splits, args, paths):
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class"])
         stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
-        tasks = itertools.chain((delayed(describe_clip)(clip) for clip in clips),
-                                (delayed(describe_signal)(number, args.seed) for number in range(args.signals)))
-        described = Parallel(args.jobs, return_as="generator", batch_size="auto")(tasks)
         all_clips = [*clips, *(synthesised_clip(number) for number in range(args.signals))]
         all_splits = [*splits, *["train"] * args.signals]
-        results = zip(all_clips, all_splits, described)
+        results = zip(all_clips, all_splits, described(clips, args))
         for clip, split, result in tqdm(results, total=len(all_clips), unit="clip", desc="windows", disable=None):
             if isinstance(result, str):
                 failures.append(result)

@@ -1,0 +1,66 @@
+"""What stage 1 computes from one clip or one synthesised signal: windows, features, spectrograms, scenes.
+
+These functions run in the worker processes, which import this module and little else.
+"""
+
+import numpy as np
+
+from utils import scenes
+from utils.audio import SAMPLE_RATE, WINDOW, AudioError, clean_window, read_audio, trim_silence, window_starts
+from utils.dataset import SYNTHESISED, Clip
+from utils.features import describe_window, describe_windows
+
+
+def describe_clip(clip):
+    """(features [n, 34], STFT and mel-spectrograms float16 [n, 128, 128], starts in s [n]) of a clip, or the error."""
+    try:
+        samples, offset = trim_silence(read_audio(clip.path))
+    except AudioError as error:
+        return str(error)
+    starts = window_starts(len(samples))
+    windows = [(start, clean_window(samples[start : start + WINDOW])) for start in starts]
+    windows = [(start, window) for start, window in windows if window is not None]
+    if not windows:
+        return f"{clip.path}: nothing but silence"
+    features, stft_db, mel_db = describe_windows([window for _, window in windows])
+    start_s = (np.array([start for start, _ in windows]) + offset) / SAMPLE_RATE
+    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), start_s
+
+
+def describe_scenes(clip, backgrounds, seed):
+    """Features of augmented copies of a clip, one per background clip: list of (background, features [34]).
+
+    Files that cannot be read are left out here; the first pass has reported them.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    try:
+        samples, _ = trim_silence(read_audio(clip.path))
+    except AudioError:
+        return rows
+    for background in backgrounds:
+        try:
+            window = clean_window(scenes.random_scene(samples, read_audio(background.path), rng))
+        except AudioError:
+            continue
+        if window is not None:
+            rows.append((background, describe_window(window)[0]))
+    return rows
+
+
+def synthesised_clip(number):
+    """What stage 1 knows of synthesised signal `number`: a clip without a scream, and without a file."""
+    kind = scenes.SIGNAL_KINDS[number % len(scenes.SIGNAL_KINDS)]
+    return Clip(f"{SYNTHESISED}/{kind}-{number}", "non_scream", SYNTHESISED, f"{SYNTHESISED}-{number}", kind)
+
+
+def describe_signal(number, seed, variant=0):
+    """As describe_clip, for a synthesised signal of one window. Each variant sounds different."""
+    signal = scenes.technical_signal(synthesised_clip(number).sound_class, np.random.default_rng([seed, number, variant]))
+    features, stft_db, mel_db = describe_windows([clean_window(signal)])
+    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1)
+
+
+def describe_signal_again(number, seed, variant):
+    """As describe_scenes, for another variant of a synthesised signal: it is its own background."""
+    return [(synthesised_clip(number), describe_signal(number, seed, variant)[0][0])]
