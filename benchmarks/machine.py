@@ -52,7 +52,9 @@ def describe_machine(*libraries):
 
 def command_given(script, argv=None):
     """This run's command, for the section about it: `python benchmarks/script.py options`, paths by their last part."""
-    options = [os.path.basename(word.rstrip("/")) for word in (sys.argv[1:] if argv is None else argv)]
+    words = sys.argv[1:] if argv is None else argv
+    words = [word.partition("=") if word.startswith("--") else ("", "", word) for word in words]
+    options = [option + equals + os.path.basename(value.rstrip("/")) for option, equals, value in words]
     return f"`{shlex.join(['python', f'benchmarks/{os.path.basename(script)}', *options])}`"
 
 

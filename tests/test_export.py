@@ -190,6 +190,14 @@ def test_an_export_that_does_not_fit_is_left_alone(folder, damage, capfd):
     assert note.count("\n") == (folder / "front_end.json").exists() and "onnxruntime:" not in note
 
 
+def test_workers_do_not_repeat_the_note(folder):
+    break_network(folder)
+    recordings = audio_files(pathlib.Path(REPOSITORY, "data", "examples"))[:2]
+    command = [sys.executable, "main.py", "--models", str(folder), "--jobs", "2", "--threads", "1", "--file", *recordings]
+    finished = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True)
+    assert finished.returncode == 0 and finished.stderr.count("note: ") == 1, finished.stderr
+
+
 def test_the_committed_networks_are_exported_from_the_committed_weights(capsys):
     models = pathlib.Path(REPOSITORY) / "models"
     assert load_ensemble(models, tuple(NETWORK_FILES)).runtime == "onnxruntime" and not capsys.readouterr().err

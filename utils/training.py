@@ -289,7 +289,8 @@ def train_network(name, args):
         save_state(checkpoint_path, {"settings": repr(settings), "history": history, "best": best, "best_state": best_state,
                                      "network": network.state_dict(), "average": average.state_dict(),
                                      "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-                                     "torch_rng": torch.get_rng_state(), "numpy_rng": repr(batches.rng.bit_generator.state)})
+                                     "torch_rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all(),
+                                     "numpy_rng": repr(batches.rng.bit_generator.state)})
 
     average.load_state_dict(best_state)
     logits = {part: score_windows(average, data.spectrograms, rows, device) for part, rows in data.rows.items() if len(rows)}
@@ -316,7 +317,7 @@ def train_network(name, args):
 def resume(path, settings, network, average, optimiser, schedule, batches):
     """Continue an interrupted run of the same settings: (history, best figure, best weights)."""
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")  # a run may go on where there is no GPU
     except Exception as error:  # torch raises many types for a damaged file
         print(f"checkpoint {path} is damaged ({type(error).__name__}): starting afresh")
         return [], -math.inf, None
@@ -328,6 +329,8 @@ def resume(path, settings, network, average, optimiser, schedule, batches):
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["torch_rng"])
+    if len(state["cuda_rng"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
     batches.rng.bit_generator.state = ast.literal_eval(state["numpy_rng"])
     print(f"resumed after epoch {len(state['history'])}")
     return state["history"], state["best"], state["best_state"]
