@@ -18,7 +18,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIBRARIES = ("numpy", "scipy.fft", "sklearn.metrics", "sklearn.neighbors", "pandas", "soundfile", "soxr", "torch", "joblib")
 TESTS = {  # module of utils -> options of pytest: the tests that guard it, without those that run a stage first
     "events": ["tests/test_events.py"],
-    "scan": ["tests/test_scan.py", "-k", "stands_out or too_quiet or again_and_again or silence_of_minutes"],
+    "scan": ["tests/test_scan.py", "-k", "stands_out or too_quiet or again_and_again or silence_of_minutes or loud_part"],
     "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
     "calibration": ["tests/test_calibration.py"],
@@ -29,6 +29,9 @@ BREAKS = [  # module, line, what it becomes
     # the event machine
     ("events", "EXIT_SHARE = 0.6", "EXIT_SHARE = 0.9"),
     ("events", "STANDS_OUT_FROM = 0.2", "STANDS_OUT_FROM = 0.18"),
+    ("events", "LOUD_PART_FROM = 0.25", "LOUD_PART_FROM = 0.27"),
+    ("events", "LOUD_PART_FROM = 0.25", "LOUD_PART_FROM = 0.23"),
+    ("events", "return loud_part_probability() >= LOUD_PART_FROM", "return True"),
     ("events", "ABOVE_BACKGROUND = 0.9, 1.25", "ABOVE_BACKGROUND = 0.9, 1.2"),
     ("events", "ABOVE_RECENT = 12.0, 1.0", "ABOVE_RECENT = 12.0, 0.9"),
     ("events", "ABOVE_RECENT = 12.0, 1.0", "ABOVE_RECENT = 10.0, 1.0"),
@@ -71,7 +74,12 @@ BREAKS = [  # module, line, what it becomes
     ("scan", "verdict = background.judge(", "background.judge("),
     ("scan", "judge(window.start_s, window.votes,", "judge(window.start_s, 0,"),
     ("scan", "judge(window.start_s, window.votes,", "judge(0.0, window.votes,"),
-    ("scan", "window.probability, verdict)\n        fires", "window.probability, False)\n        fires"),
+    ("scan", "window.probability, verdict,\n", "window.probability, False,\n"),
+    ("scan", "if part and probability[index] >= STANDS_OUT_FROM:", "if part:"),
+    ("scan", "round(part[1] * SAMPLE_RATE)].copy()", "round(part[1] * SAMPLE_RATE)]"),
+    ("scan", "samples[round(part[0] * SAMPLE_RATE) :", "samples[:"),
+    ("scan", "        window.loud_samples = None", "        pass"),
+    ("scan", "None if window.loud_samples is None else clean_window(window.loud_samples)", "np.zeros(WINDOW)"),
     ("scan", "Background(hop / SAMPLE_RATE)", "Background(hop)"),
     # groups and splits
     ("dataset", "SPLIT_SHARES = (0.70, 0.15, 0.15)", "SPLIT_SHARES = (0.50, 0.25, 0.25)"),

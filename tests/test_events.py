@@ -225,11 +225,11 @@ def test_events_are_ordered_disjoint_and_inside_the_recording(windows, max_gap, 
 CALM, HOP_S = [0.05] * 82, 1.4745
 
 
-def fires(probability, before, verdict=False, hop_s=HOP_S, pause_s=0.0, votes=3):
+def fires(probability, before, verdict=False, hop_s=HOP_S, pause_s=0.0, votes=3, loud_part=lambda: 1.0):
     background = Background(hop_s)
     for index, earlier in enumerate(before):
-        background.judge(index * hop_s, 0, earlier, False)
-    return background.judge(len(before) * hop_s + pause_s, votes, probability, verdict)
+        background.judge(index * hop_s, 0, earlier, False, lambda: 1.0)
+    return background.judge(len(before) * hop_s + pause_s, votes, probability, verdict, loud_part)
 
 
 def probability_at(log_odds):
@@ -265,6 +265,21 @@ def test_what_the_vote_is_sure_of_need_not_stand_out():
     assert not fires(0.81, before, verdict=False)
     assert fires(0.81, CALM, verdict=False)
     assert fires(0.6, before, verdict=True, votes=6) and not fires(0.6, before, verdict=True, votes=5)
+
+
+def test_the_loud_part_of_what_stands_out_must_be_like_a_scream_too():
+    assert fires(0.5, CALM, loud_part=lambda: 0.26) and not fires(0.5, CALM, loud_part=lambda: 0.24)
+    assert not fires(0.5, CALM, verdict=True, loud_part=lambda: 0.24)
+
+
+@pytest.mark.parametrize(("probability", "before", "verdict", "decided"), [
+    (0.9, CALM, True, True), (0.19, CALM, False, False), (0.45, [0.4] * 82, False, False), (0.6, [0.05] * 10, True, True),
+    (0.3, [0.05] * 80 + [0.2] * 5, False, False),
+], ids=["the vote is sure", "low", "does not stand out", "too early", "not more than just before"])
+def test_the_loud_part_is_heard_only_where_it_decides(probability, before, verdict, decided):
+    heard = []
+    assert fires(probability, before, verdict, loud_part=lambda: heard.append(1) or 0.0) == decided and not heard
+    assert not fires(0.5, CALM, loud_part=lambda: heard.append(1) or 0.0) and heard == [1]
 
 
 def test_the_background_begins_after_half_a_minute():

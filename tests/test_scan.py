@@ -13,7 +13,7 @@ import soundfile
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, read_audio, read_blocks
 from stand_in import StandIn
-from utils.events import EventSettings
+from utils.events import STANDS_OUT_FROM, EventSettings
 from utils.pipe import ReadAhead, read_stream
 from utils.scan import ScoredWindow, loud_part, scan, score_windows
 
@@ -257,11 +257,17 @@ def test_memory_does_not_grow_with_the_recording():
     assert peak(20) < peak(2) + 1e6  # bytes
 
 
-def scan_probabilities(monkeypatch, probabilities, votes=4, **settings):
-    """The events of a recording whose windows have these probabilities, and from 0.5 on a majority of so many votes."""
+SCREAM, NOISE = scene(1, [(0.0, 1.0)]), scene(1, [])
+
+
+def scan_probabilities(monkeypatch, probabilities, votes=4, loud=SCREAM, **settings):
+    """The events of a recording whose windows have these probabilities, and from 0.5 on a majority of so many votes.
+
+    loud: what the loud part of each window sounds like.
+    """
     starts = np.arange(len(probabilities)) * 1.4745
     windows = [ScoredWindow(start, start + WINDOW_S, (start, start + 1.4), (start + 0.5, start + 1), 0.0, np.full(6, p), p,
-                            votes * (p >= 0.5), p >= 0.5) for start, p in zip(starts, probabilities)]
+                            votes * (p >= 0.5), p >= 0.5, loud) for start, p in zip(starts, probabilities)]
     silence = [np.zeros(int(len(windows) * 1.5 * SAMPLE_RATE), np.float32)]  # so long that all events lie inside
     monkeypatch.setattr("utils.scan.score_windows", lambda blocks, *_: [*zip(blocks)] and windows)
     return scan(silence, StandIn(), EventSettings(**settings))["events"]
@@ -276,6 +282,30 @@ def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], threshold=0.45)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], min_votes=1)
     assert not scan_probabilities(monkeypatch, [0.05] * 10 + [0.4] + calm)  # too early
+
+
+def test_the_loud_part_of_a_window_that_stands_out_is_heard_again(monkeypatch):
+    calm = [0.05] * 40
+    assert scan_probabilities(monkeypatch, [*calm, 0.4, *calm])
+    for loud in (NOISE, np.zeros(1000, np.float32), None):  # None: no part of the window is louder than the rest
+        assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], loud=loud)
+        assert scan_probabilities(monkeypatch, [*calm, 0.9, *calm], loud=loud)  # the vote is sure
+
+
+def test_the_loud_part_is_what_is_loud_and_is_kept_no_longer_than_needed():
+    samples = scene(8, [(4.0, 1.0)])
+    samples[: SAMPLE_RATE // 2] *= 10  # loud, and no scream
+    for window in score_windows([samples], StandIn()):
+        if window.probability < STANDS_OUT_FROM:
+            assert window.loud_samples is None
+            continue
+        first, last = (round(moment * SAMPLE_RATE) for moment in window.loud)
+        np.testing.assert_array_equal(window.loud_samples, samples[first:last])
+        assert window.loud_samples.base is None  # a copy: the block it was cut from is not kept
+    assert sum(window.loud_samples is not None for window in score_windows([samples], StandIn())) >= 2
+    kept = []
+    scan([samples], StandIn(), on_window=kept.append)
+    assert len(kept) == 5 and all(window.loud_samples is None for window in kept)
 
 
 def test_windows_too_quiet_to_be_scored_are_no_background(monkeypatch):

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
 STANDS_OUT_FROM = 0.2  # the least probability of a window that stands out from its background
+LOUD_PART_FROM = 0.25  # and of its loud part alone
 BACKGROUND_S, LEAST_BACKGROUND_S = 120.0, 30.0  # what counts as the background, and how much of it must be there
 BACKGROUND_SHARE, ABOVE_BACKGROUND = 0.9, 1.25  # how far above this share of the background it must lie, in log-odds
 RECENT_S, ABOVE_RECENT = 12.0, 1.0  # and how far above all of the last seconds: a new surrounding is no event
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
-RULE = {"from": STANDS_OUT_FROM, "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S,
-        "background_share": BACKGROUND_SHARE, "above_background": ABOVE_BACKGROUND, "recent_s": RECENT_S,
-        "above_recent": ABOVE_RECENT, "sure": SURE, "sure_votes": SURE_VOTES,
+RULE = {"from": STANDS_OUT_FROM, "loud_part_from": LOUD_PART_FROM, "background_s": BACKGROUND_S,
+        "least_background_s": LEAST_BACKGROUND_S, "background_share": BACKGROUND_SHARE, "above_background": ABOVE_BACKGROUND,
+        "recent_s": RECENT_S, "above_recent": ABOVE_RECENT, "sure": SURE, "sure_votes": SURE_VOTES,
         "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
 
 
@@ -63,8 +64,8 @@ class Background:
     Noise lowers the probability of a scream, but that of everything else more: the scream still stands out. And what the
     vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by an ordered
     statistic of the surroundings (OS-CFAR, Rohling 1983), and by the greater of two of them where the clutter changes
-    (Hansen and Sawyers 1980): here those of two minutes and of the last seconds. For short recordings, and within half a
-    minute of their beginning, the vote decides alone.
+    (Hansen and Sawyers 1980): here those of two minutes and of the last seconds. What stands out is heard again without the
+    rest of its window. For short recordings, and within half a minute of their beginning, the vote decides alone.
     """
 
     def __init__(self, hop_s):
@@ -73,10 +74,12 @@ class Background:
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
         self.windows = collections.deque()  # (start in seconds, log-odds), oldest first
 
-    def judge(self, start_s, votes, probability, verdict):
+    def judge(self, start_s, votes, probability, verdict, loud_part_probability):
         """Whether the next window is a scream beside those before it.
 
-        start_s: its start in seconds; the rest as the vote gives it. Returns bool; after that it is one of them.
+        start_s: its start in seconds; votes, probability, verdict: as the vote gives them. loud_part_probability: a function
+        that has the loud part of the window scored alone; called only where it decides. Returns bool; after that the window
+        is one of those before.
         """
         bounded = min(max(probability, 1e-3), 1 - 1e-3)
         log_odds = math.log(bounded / (1 - bounded))
@@ -94,7 +97,9 @@ class Background:
         if recent and log_odds - max(recent) < ABOVE_RECENT:
             return False
         background = sorted(odds for _, odds in before)
-        return log_odds - background[int(BACKGROUND_SHARE * len(background))] >= ABOVE_BACKGROUND
+        if log_odds - background[int(BACKGROUND_SHARE * len(background))] < ABOVE_BACKGROUND:
+            return False
+        return loud_part_probability() >= LOUD_PART_FROM
 
 
 class EventDetector:

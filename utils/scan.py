@@ -5,13 +5,14 @@ length of the recording: one batch of windows is held, nothing else.
 """
 
 import collections
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
-from utils.events import DEFAULT_SETTINGS, Background, EventDetector
+from utils.events import DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector
 
 BATCH = 32  # windows scored together at most: a forest takes 5 ms a call, so larger ones gain little, and a minute's
 # recording still keeps two threads busy
@@ -33,6 +34,7 @@ class ScoredWindow:
     probability: float  # of the ensemble
     votes: int
     verdict: bool
+    loud_samples: np.ndarray | None = None  # of the loud part, where it may be heard again, and only until it has been
 
 
 def band_level(samples):
@@ -120,10 +122,22 @@ def score_batch(batch, ensemble, hop):
         core = (0.0 if start == 0 else (centre - hop / 2) / SAMPLE_RATE, end_s if is_last else (centre + hop / 2) / SAMPLE_RATE)
         part = loud_part(samples) if probability[index] > 0 else None
         loud = core if part is None else (start_s + part[0], start_s + part[1])
+        again = None
+        if part and probability[index] >= STANDS_OUT_FROM:
+            again = samples[round(part[0] * SAMPLE_RATE) : round(part[1] * SAMPLE_RATE)].copy()
         peak = float(np.abs(samples).max(initial=0))
         scored.append(ScoredWindow(start_s, end_s, core, loud, 20 * np.log10(max(peak, 1e-6)), probabilities[index],
-                                   float(probability[index]), int(votes[index]), bool(verdict[index])))
+                                   float(probability[index]), int(votes[index]), bool(verdict[index]), again))
     return scored
+
+
+def loud_part_probability(window, ensemble):
+    """Ensemble probability of a ScoredWindow's loud part alone, as if it were a short clip; 0 if nothing in it is louder."""
+    cleaned = None if window.loud_samples is None else clean_window(window.loud_samples)
+    if cleaned is None:
+        return 0.0
+    probability, _, _ = ensemble.combine(ensemble.score(cleaned[None]))
+    return float(probability[0])
 
 
 def rounded(event):
@@ -160,7 +174,9 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     for window in score_windows(counted(), ensemble, hop, batch, must_wait):
         verdict = window.verdict
         if settings.contrast and window.probability > 0:  # 0: too quiet to be a background
-            verdict = background.judge(window.start_s, window.votes, window.probability, verdict)
+            verdict = background.judge(window.start_s, window.votes, window.probability, verdict,
+                                       functools.partial(loud_part_probability, window, ensemble))
+        window.loud_samples = None  # somebody may keep all windows
         fires = settings.fires(window.votes, window.probability, verdict)
         limits = window.loud if fires or window.probability >= settings.exit_threshold else window.core
         keep(detector.add(*limits, window.votes, window.probability, verdict))
