@@ -5,7 +5,7 @@
     python compare_models.py --cross-validate 5  every clip tested once, by models that never saw its group
 
 The first takes seconds. The other two train through the stage scripts, in checkpoints/, and continue where they were
-interrupted; on 2 CPU cores one seed of --transfer takes about 35 minutes, 5-fold cross-validation 90.
+interrupted; on 2 CPU cores one seed of --transfer takes about 40 minutes, 5-fold cross-validation 90.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from utils.artifacts import ArtifactError, read_json, run_stage
+from utils.artifacts import ArtifactError, run_stage
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
                               plot_transfer, refuse_seen_clips, score_rows, time_models)
 from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
@@ -53,39 +53,27 @@ def parse_arguments(argv=None):
     return args
 
 
-def is_trained(folder, name, refit):
-    """Whether the folder holds this model already, and if it must be, the one that learned from the validation part, too."""
-    path = os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json")
-    return os.path.exists(path) and (not refit or bool(read_json(path, "compare_models.py")["training"].get("refit")))
-
-
 def train_missing(args, tasks):
-    """Run the stage scripts for {folder: extra options} where their model is not there yet, `jobs` at a time.
-
-    Each runs twice: the first time the validation part finds settings and operating point, then it is learned from,
-    too, as it is in the weights for release.
-    """
+    """Run the stage scripts for {folder: extra options} where their model is not there yet, `jobs` at a time."""
     from joblib import Parallel, delayed
 
     def run(folder, options, stage):
         made = [name for name in MODEL_FILES if training_command(name) == f"python {stage}"]
-        for refit in (False, True):
-            if all(is_trained(folder, name, refit) for name in made):
-                continue
-            command = [sys.executable, stage, "--features", args.features, "--data", args.data, "--models", folder, *options]
-            command += ["--refit"] if refit else []
-            if stage == "train_ml.py":
-                command += ["--jobs", "1"]
-            elif args.epochs:
-                command += ["--epochs", str(args.epochs)]
-            if stage != "train_ml.py" and args.jobs > 1:
-                command += ["--threads", "1"]
-            print("training:", " ".join(command[1:]), file=sys.stderr, flush=True)
-            log = os.path.join(folder, os.path.splitext(stage)[0] + (".refit.log" if refit else ".log"))
-            os.makedirs(folder, exist_ok=True)
-            with open(log, "w") as output:
-                if subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode:
-                    raise ArtifactError(f"{stage} failed; see {log}")
+        if all(os.path.exists(os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json")) for name in made):
+            return
+        command = [sys.executable, stage, "--features", args.features, "--data", args.data, "--models", folder, *options]
+        if stage == "train_ml.py":
+            command += ["--jobs", "1"]
+        elif args.epochs:
+            command += ["--epochs", str(args.epochs)]
+        if stage != "train_ml.py" and args.jobs > 1:
+            command += ["--threads", "1"]
+        print("training:", " ".join(command[1:]), file=sys.stderr, flush=True)
+        log = os.path.join(folder, os.path.splitext(stage)[0] + ".log")
+        os.makedirs(folder, exist_ok=True)
+        with open(log, "w") as output:
+            if subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode:
+                raise ArtifactError(f"{stage} failed; see {log}")
 
     Parallel(args.jobs, backend="threading")(
         delayed(run)(folder, options, stage) for stage in STAGES for folder, options in tasks.items())

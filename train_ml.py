@@ -23,10 +23,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.svm import SVC
 
-from utils.artifacts import atomic_path, library_versions, list_pickle, run_stage, sha256_of, write_json
+from utils.artifacts import atomic_path, library_versions, list_pickle, read_json, run_stage, sha256_of, write_json
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (AUGMENTED_CSV, add_split_options, check_size, check_split_options, choose_split, copies_of,
-                           group_near_copies, read_evaluated, read_manifest, read_windows, spread_groups)
+                           group_near_copies, read_manifest, read_windows, spread_groups)
 from utils.ensemble import CLASSICAL_FILES, classical_score
 from utils.evaluation import clip_figures, highest_window, metrics_of
 from utils.features import SIGNAL_SETTINGS
@@ -114,8 +114,8 @@ def with_copies(rows, copies):
 def train(name, pipeline, windows, extra, split, evaluated, args):
     """Fit one pipeline on the training rows and their augmented copies, in place. Returns its operating point.
 
-    extra: {part of the split: augmented rows}. evaluated: with --all-data or --refit the JSON of the
-    evaluated model, whose settings and operating point are kept, else None.
+    extra: {part of the split: augmented rows}. evaluated: with --all-data the JSON of the evaluated model, whose
+    settings and operating point are kept, else None.
     """
     rows = windows.rows(split == "train")
     if name == "svm":
@@ -138,8 +138,7 @@ def save(name, pipeline, calibration, metrics, settings, args):
     tuned = {key: pipeline.get_params()[key] for key in SVM_GRID} if name == "svm" else {}
     write_json(os.path.splitext(path)[0] + ".json", {
         "model": name, "file": os.path.basename(path), "sha256": digest, "settings": settings, "calibration": calibration,
-        "metrics": metrics, "metrics_of": metrics_of(args.all_data),
-        "training": {"all_data": args.all_data, "refit": args.refit, "tuned": tuned},
+        "metrics": metrics, "metrics_of": metrics_of(args.all_data), "training": {"all_data": args.all_data, "tuned": tuned},
         "versions": library_versions("scikit-learn", "numpy", "joblib"),
     })
     list_pickle(args.models, os.path.basename(path), digest)
@@ -151,12 +150,12 @@ def train_all(windows, extra, split, settings, args, write=True):
     figures = {}
     for name, pipeline in build_pipelines(args.seed).items():
         json_path = os.path.join(args.models, os.path.splitext(CLASSICAL_FILES[name])[0] + ".json")
-        evaluated = read_evaluated(json_path, "train_ml.py", args)
+        evaluated = read_json(json_path, "train_ml.py without --all-data") if args.all_data else None
         calibration = train(name, pipeline, windows, extra, split, evaluated, args)
         figures[name] = evaluate(pipeline, windows, split, calibration)
         if write:
             print_figures(name, figures[name])
-            metrics = evaluated["metrics"] if args.all_data else figures[name]
+            metrics = evaluated["metrics"] if evaluated else figures[name]
             save(name, pipeline, calibration, metrics, settings, args)
     return figures
 
@@ -187,7 +186,7 @@ def main(argv=None):
     else:
         manifest = read_manifest(args.data)
         check_size(args.features, manifest)
-        split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed, args.refit)
+        split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed)
         copies = read_windows(os.path.join(args.data, AUGMENTED_CSV), manifest)
         extra = {part: copies_of(part, copies, windows, split) for part in ("train", "validation")}
         settings["fingerprint"] = manifest["fingerprint"]

@@ -1,7 +1,6 @@
 """Tables that compare the models: clip level, known answers, and no test on clips that a model has seen."""
 
 import csv
-import json
 import types
 
 import numpy as np
@@ -127,33 +126,3 @@ def test_stage_that_fails_names_its_log(tmp_path, monkeypatch):
     args = compare_models.parse_arguments(["--transfer"])
     with pytest.raises(ArtifactError, match=r"train_ml.py failed; see .*train_ml.log"):
         compare_models.train_missing(args, {str(tmp_path / "a"): []})
-
-
-def test_each_model_is_trained_once_and_then_with_the_validation_part_too(tmp_path, monkeypatch):
-    import compare_models
-
-    commands = []
-
-    def stage(command, **_):
-        """What a stage script leaves: a JSON of each of its models."""
-        commands.append(command[1:])
-        for name in MODEL_FILES:
-            if compare_models.training_command(name) == f"python {command[1]}":
-                folder = command[command.index("--models") + 1]
-                path = f"{folder}/{MODEL_FILES[name].rsplit('.', 1)[0]}.json"
-                write_text(path, json.dumps({"training": {"refit": "--refit" in command}}))
-        return types.SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(compare_models.subprocess, "run", stage)
-    args = compare_models.parse_arguments(["--cross-validate", "3"])
-    tasks = {str(tmp_path / "0"): ["--folds", "3", "--fold", "0"]}
-    compare_models.train_missing(args, tasks)
-    assert [(command[0], "--refit" in command) for command in commands] == [
-        (stage, refit) for stage in compare_models.STAGES for refit in (False, True)]
-    assert all(command[command.index("--folds") :][:4] == ["--folds", "3", "--fold", "0"] for command in commands)
-    first = len(commands)
-    compare_models.train_missing(args, tasks)
-    assert len(commands) == first  # all is there
-    write_text(tmp_path / "0/cnn_model.json", json.dumps({"training": {}}))  # interrupted between the two
-    compare_models.train_missing(args, tasks)
-    assert [command[0] for command in commands[first:]] == ["train_cnn.py"] and "--refit" in commands[-1]

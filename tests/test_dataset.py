@@ -272,14 +272,6 @@ def test_all_data_is_for_training(windows):
     assert set(choose_split(windows, all_data=True)) == {"train"}
 
 
-@pytest.mark.parametrize("options", [{}, {"sources": ["home"]}, {"folds": 5, "fold": 2}])
-def test_refit_learns_from_the_validation_part_and_from_nothing_else_more(windows, options):
-    before, after = choose_split(windows, **options), choose_split(windows, **options, refit=True)
-    assert (before == "validation").any()
-    assert set(after[before == "validation"]) == {"train"}
-    assert list(after[before != "validation"]) == list(before[before != "validation"])
-
-
 def test_training_copies_have_both_recordings_in_training(windows):
     group_of = {name: windows.group[windows.split == name][0] for name in SPLITS}
     pairs = [(clip, background) for clip in SPLITS for background in SPLITS]

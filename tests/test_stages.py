@@ -88,22 +88,6 @@ def test_classical_models_learn_the_tiny_data_set(trained):
         assert report["metrics"]["train"]["roc_auc"] > 0.95, name
 
 
-def test_classical_models_learn_from_the_validation_part_too(trained, tmp_path):
-    folder, _ = trained
-    shutil.copytree(folder / "models", tmp_path / "models")
-    printed = run_well(folder, "train_ml.py", "--refit", "--jobs", "1", "--models", tmp_path / "models").stdout
-    assert " 0 validation" in printed
-    for name in ("svm", "random_forest", "logistic_regression"):
-        path = (folder / "models" / MODEL_FILES[name]).with_suffix(".json")
-        before, after = json.loads(path.read_text()), json.loads((tmp_path / "models" / path.name).read_text())
-        assert after["training"] == before["training"] | {"refit": True} and after["calibration"] == before["calibration"]
-        assert set(after["metrics"]) == {"train", "test"} and after["sha256"] != before["sha256"]
-        parts = before["metrics"]
-        assert after["metrics"]["train"]["clips"] == parts["train"]["clips"] + parts["validation"]["clips"]
-    alone = run(folder, "train_ml.py", "--refit", "--models", tmp_path / "nothing")
-    assert alone.returncode == 1 and "run train_ml.py without --refit first" in alone.stderr
-
-
 def test_networks_are_plain_state_dicts_with_a_history(trained):
     folder, _ = trained
     for name in NETWORKS:

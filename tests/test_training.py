@@ -139,7 +139,7 @@ def test_weights_are_written_with_their_papers(made, tmp_path, monkeypatch):
 def test_patience_stops(made, tmp_path, monkeypatch, capsys):
     figures_come_as(monkeypatch, [0.3, 0.9, 0.1])
     train(made, tmp_path, "--epochs", "20", "--patience", "3")
-    assert report_of(tmp_path)["training"] == {"all_data": False, "refit": False, "epochs": 5, "device": "cpu", "best_epoch": 2}
+    assert report_of(tmp_path)["training"] | {"device": 0} == {"all_data": False, "epochs": 5, "device": 0, "best_epoch": 2}
     assert "no better validation figure for 3 epochs" in capsys.readouterr().out
 
 
@@ -156,35 +156,6 @@ def test_all_data_trains_as_long_as_the_evaluated_model(made, tmp_path, monkeypa
     assert after["training"]["epochs"] == before["training"]["best_epoch"] == 2 and after["training"]["all_data"]
     assert after["calibration"] == before["calibration"] and after["metrics"] == before["metrics"]
     assert equal(saved, averages[-1])
-
-
-def test_refit_learns_from_the_validation_part_too_and_is_tested_again(made, tmp_path, monkeypatch, averages):
-    with pytest.raises(ArtifactError, match=r"run train_cnn.py without --refit first"):
-        train(made, tmp_path, "--refit")
-    with monkeypatch.context() as patched:
-        figures_come_as(patched, [0.3, 0.9, 0.5, 0.4])
-        first = train(made, tmp_path)
-    before, history = report_of(tmp_path), (tmp_path / "cnn_history.json").read_bytes()
-    learned_from = []
-    monkeypatch.setattr(training, "BalancedBatches", lambda windows, rows, *rest: (
-        learned_from.append(set(windows.split[rows])), BalancedBatches(windows, rows, *rest))[1])
-    saved = train(made, tmp_path, "--refit")
-    after = report_of(tmp_path)
-    assert learned_from == [{"train", "validation"}]
-    assert (tmp_path / "cnn_history.json").read_bytes() == history
-    assert after["training"]["refit"] and after["training"]["epochs"] == before["training"]["best_epoch"] == 2
-    assert after["calibration"] == before["calibration"]
-    assert equal(saved, averages[-1]) and not equal(saved, first)
-    assert set(after["metrics"]) == {"train", "test"} and after["metrics_of"] == "these weights"
-    assert after["metrics"]["train"]["clips"] == before["metrics"]["train"]["clips"] + before["metrics"]["validation"]["clips"]
-    windows = read_windows(made / "audio_features.csv")
-    rows = np.flatnonzero(windows.split == "test")
-    network = training.build_network("cnn").to(memory_format=torch.channels_last)
-    network.load_state_dict(saved)
-    spectrograms = read_spectrograms(made / "data", training.STFT_NPY, len(windows), read_manifest(made / "data"))
-    probability = training.probability_of(score_windows(network, spectrograms, rows, torch.device("cpu")), after["calibration"])
-    figures = training.clip_figures(windows.file[rows], windows.label[rows], probability)
-    assert after["metrics"]["test"]["roc_auc"] == pytest.approx(figures["roc_auc"])
 
 
 # interruption and repetition
@@ -387,10 +358,9 @@ def test_the_operating_point_counts_noisy_copies_of_the_held_out_windows_too(mad
     noisy, again = (training.noisy_spectrograms(data, rows, seed=0) for _ in range(2))
     assert noisy.shape == (len(rows), 128, 128) and np.array_equal(noisy, again)
     clean = fit_calibration(data.windows.label[rows], score_windows(Fullness(), data.spectrograms, rows, cpu))
-    logits = {part: score_windows(Fullness(), data.spectrograms, data.rows[part], cpu) for part in data.rows}
-    found = training.operating_point(Fullness(), logits, data, noisy, cpu)
+    found, metrics = training.evaluate_network(Fullness(), data, noisy, cpu)
     assert found["threshold"] > clean["threshold"] + 0.1  # noise fills a spectrogram
-    assert set(training.figures_of_parts(logits, data, found)) == {"train", "validation", "test"}
+    assert set(metrics) == {"train", "validation", "test"}
 
 
 def test_epochs_are_chosen_by_clean_and_noisy_clips_alike(made, tmp_path, monkeypatch):

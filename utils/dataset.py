@@ -314,12 +314,12 @@ def read_spectrograms(data_dir, name, n_windows, manifest):
     return spectrograms
 
 
-def choose_split(windows, sources=None, folds=None, fold=None, all_data=False, seed=0, refit=False):
+def choose_split(windows, sources=None, folds=None, fold=None, all_data=False, seed=0):
     """Split names [n_windows] for a training run.
 
     By default the split column of stage 1. With `sources`, only these collections take part, the others are "unused".
     With `folds` and `fold`, whole groups are dealt to `folds` parts: part `fold` is the test, the next one validation.
-    With `all_data`, every window is for training; with `refit`, those for validation are, too.
+    With `all_data`, every window is for training.
     """
     split = np.asarray(windows.split, dtype=object).copy()
     if all_data:
@@ -339,8 +339,6 @@ def choose_split(windows, sources=None, folds=None, fold=None, all_data=False, s
                                 f"there are: {', '.join(sorted(set(windows.source)))}")
         split[split == "test"] = "train"  # the other sources are the test
         split[~np.isin(windows.source, list(sources))] = "unused"
-    if refit:
-        split[split == "validation"] = "train"
     split[windows.source == SYNTHESISED] = "train"
     return split
 
@@ -356,8 +354,6 @@ def add_split_options(parser):
     parser.add_argument("--fold", type=int, help="... of which this one, counted from 0, is the test")
     parser.add_argument("--all-data", action="store_true",
                         help="learn from everything, for release; keeps the operating point of the evaluated model in --models")
-    parser.add_argument("--refit", action="store_true",
-                        help="learn from the validation part, too, and test again; keeps the operating point as --all-data does")
 
 
 def check_split_options(parser, args):
@@ -365,15 +361,6 @@ def check_split_options(parser, args):
         parser.error("--folds (3 or more) and --fold (from 0) go together")
     if args.all_data and (args.sources or args.folds):
         parser.error("--all-data excludes --sources and --folds")
-    if args.all_data and args.refit:
-        parser.error("--all-data learns from the validation part, too: leave out --refit")
-
-
-def read_evaluated(json_path, stage, args):
-    """With --all-data or --refit the JSON of the model that was trained without, whose settings stay; else None."""
-    if not args.all_data and not args.refit:
-        return None
-    return read_json(json_path, f"{stage} without {'--all-data' if args.all_data else '--refit'}")
 
 
 def copies_of(part, augmented, windows, split):

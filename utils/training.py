@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from utils.artifacts import ArtifactError, atomic_path, library_versions, sha256_of, write_json
+from utils.artifacts import ArtifactError, atomic_path, library_versions, read_json, sha256_of, write_json
 from utils.augmentation import noisy_copies, random_scenes
 from utils.calibration import fit_calibration, probability_of
-from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_split_options, choose_split, read_evaluated,
-                           read_manifest, read_spectrograms, read_windows)
+from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
+                           read_spectrograms, read_windows)
 from utils.ensemble import NETWORK_INPUTS
 from utils.evaluation import clip_figures, highest_window, metrics_of, ranking_figures
 from utils.features import SIGNAL_SETTINGS
@@ -91,7 +91,7 @@ def read_training_data(kind, args):
     spectrograms = read_spectrograms(args.data, STFT_NPY if kind == "stft" else MEL_NPY, len(windows), manifest)
     if spectrograms.nbytes < HELD_IN_MEMORY:
         spectrograms = np.array(spectrograms)
-    split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed, args.refit)
+    split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed)
     rows = {part: np.flatnonzero(split == part) for part in SPLITS}
     return TrainingData(windows, spectrograms, rows, manifest["fingerprint"])
 
@@ -236,10 +236,10 @@ def train_network(name, args):
     weights_path = os.path.join(args.models, f"{name}_model.pth")
     json_path = os.path.join(args.models, f"{name}_model.json")
     checkpoint_path = os.path.join(args.models, f".{name}_checkpoint.pth")
-    evaluated = read_evaluated(json_path, f"train_{name}.py", args)
-    epochs = evaluated["training"]["best_epoch"] if evaluated else args.epochs
+    evaluated = read_json(json_path, f"train_{name}.py without --all-data") if args.all_data else None
+    epochs = evaluated["training"]["best_epoch"] if args.all_data else args.epochs
 
-    noisy = None if evaluated else noisy_spectrograms(data, data.rows[held_out_part(data)], args.seed)
+    noisy = None if args.all_data else noisy_spectrograms(data, data.rows[held_out_part(data)], args.seed)
     torch.manual_seed(args.seed)
     batches = BalancedBatches(data.windows, data.rows["train"], args.batch_size, np.random.default_rng(args.seed))
     network = build_network(name).to(device, memory_format=torch.channels_last)
@@ -256,7 +256,7 @@ def train_network(name, args):
     parameters = sum(p.numel() for p in network.parameters())
     print(f"{name}: {parameters:,} parameters; windows: " + ", ".join(f"{len(r)} {part}" for part, r in data.rows.items()))
     for epoch in range(len(history) + 1, epochs + 1):
-        if history and epoch - max(history, key=lambda h: h["selected_by"])["epoch"] > args.patience and not evaluated:
+        if history and epoch - max(history, key=lambda h: h["selected_by"])["epoch"] > args.patience and not args.all_data:
             print(f"no better validation figure for {args.patience} epochs: stopped")
             break
         epoch_began, losses = time.time(), []
@@ -293,20 +293,21 @@ def train_network(name, args):
                                      "numpy_rng": repr(batches.rng.bit_generator.state)})
 
     average.load_state_dict(best_state)
-    logits = {part: score_windows(average, data.spectrograms, rows, device) for part, rows in data.rows.items() if len(rows)}
-    calibration = evaluated["calibration"] if evaluated else operating_point(average, logits, data, noisy, device)
-    metrics = evaluated["metrics"] if args.all_data else figures_of_parts(logits, data, calibration)
+    if evaluated:
+        calibration, metrics = evaluated["calibration"], evaluated["metrics"]
+    else:
+        calibration, metrics = evaluate_network(average, data, noisy, device)
     write_model(weights_path, json_path, average, {
         "model": name, "file": os.path.basename(weights_path), "settings": settings,
         "calibration": calibration, "metrics": metrics, "metrics_of": metrics_of(args.all_data),
-        "training": {"all_data": args.all_data, "refit": args.refit, "epochs": len(history), "device": str(device),
+        "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device),
                      "best_epoch": max(history, key=lambda h: h["selected_by"])["epoch"]},
         "versions": library_versions("torch", "numpy"),
     })
     for part in ("validation", "test"):
         figures = metrics.get(part, {}).items()
         print(f"{part}: " + "  ".join(f"{key} {value:.4f}" for key, value in figures if isinstance(value, float)))
-    if not evaluated:  # else there are no validation figures: the history of the evaluated model stays
+    if not args.all_data:  # which has no validation figures: the history of the evaluated model stays
         write_json(os.path.join(args.models, f"{name}_history.json"), history)
         plot_history(os.path.join(args.models, f"{name}_history.png"), name, history)
     os.remove(checkpoint_path)
@@ -336,18 +337,20 @@ def resume(path, settings, network, average, optimiser, schedule, batches):
     return state["history"], state["best"], state["best_state"]
 
 
-def operating_point(network, logits, data, noisy, device):
-    """Calibration of a trained network, on held-out windows and their noisy copies alike. logits: {part: [n windows]}."""
-    held_out = held_out_part(data)
-    return fit_calibration(np.tile(data.windows.label[data.rows[held_out]], 2),
-                           np.concatenate([logits[held_out], score_noisy(network, noisy, device)]))
+def evaluate_network(network, data, noisy, device):
+    """(calibration, figures of each part of the split) of a trained network.
 
-
-def figures_of_parts(logits, data, calibration):
-    """Clip-level figures of each part of the split, from its logits: {part: figures}."""
-    windows = data.windows
-    return {part: clip_figures(windows.file[data.rows[part]], windows.label[data.rows[part]], probability_of(scores, calibration))
-            for part, scores in logits.items()}
+    The operating point counts held-out windows and their noisy copies alike.
+    """
+    windows, held_out = data.windows, held_out_part(data)
+    logits = {part: score_windows(network, data.spectrograms, rows, device) for part, rows in data.rows.items() if len(rows)}
+    calibration = fit_calibration(np.tile(windows.label[data.rows[held_out]], 2),
+                                  np.concatenate([logits[held_out], score_noisy(network, noisy, device)]))
+    metrics = {}
+    for part, scores in logits.items():
+        rows = data.rows[part]
+        metrics[part] = clip_figures(windows.file[rows], windows.label[rows], probability_of(scores, calibration))
+    return calibration, metrics
 
 
 def write_model(path, json_path, network, report):
