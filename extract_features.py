@@ -26,8 +26,7 @@ from utils.cluster import add_backend_options, check_backend_options, joblib_bac
 from utils.dataset import (AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, STFT_NPY, find_clips, fingerprint,
                            group_identical_clips, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
-from utils.extraction import (describe_clip, describe_scenes, describe_signal, describe_signal_again,
-                              synthesised_clip)
+from utils.extraction import describe_clip, describe_scenes, describe_signal, describe_signal_again, synthesised_clip
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
 
 DEFAULT_FOLDERS = ("Converted_Separately", "ESC-50-master", "noise-of-life")
@@ -97,7 +96,7 @@ class SpectrogramFile:
 
 
 def described(clips, args):
-    """The result of describe_clip for every clip, then that of describe_signal for every signal, by args.jobs processes."""
+    """Yield what describe_clip returns for every clip, then what describe_signal does for every signal; args.jobs at a time."""
     yield from Parallel(args.jobs, return_as="generator", batch_size="auto")(delayed(describe_clip)(clip) for clip in clips)
     # signals take longer: large batches of them would leave one process alone with the last one
     yield from Parallel(args.jobs, return_as="generator", batch_size=4)(

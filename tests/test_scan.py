@@ -13,9 +13,9 @@ import soundfile
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, read_audio, read_blocks
 from stand_in import StandIn
-from utils.events import STANDS_OUT_FROM, EventSettings
+from utils.events import EventSettings
 from utils.pipe import ReadAhead, read_stream
-from utils.scan import ScoredWindow, loud_part, scan, score_windows
+from utils.scan import ScoredWindow, loud_part, loud_part_probability, scan, score_windows
 
 
 def scene(seconds, screams, snr=30.0, seed=0):
@@ -287,25 +287,45 @@ def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
 def test_the_loud_part_of_a_window_that_stands_out_is_heard_again(monkeypatch):
     calm = [0.05] * 40
     assert scan_probabilities(monkeypatch, [*calm, 0.4, *calm])
-    for loud in (NOISE, np.zeros(1000, np.float32), None):  # None: no part of the window is louder than the rest
-        assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], loud=loud)
-        assert scan_probabilities(monkeypatch, [*calm, 0.9, *calm], loud=loud)  # the vote is sure
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], loud=NOISE)
+    assert scan_probabilities(monkeypatch, [*calm, 0.9, *calm], loud=NOISE)  # the vote is sure
+    for nothing_louder in (None, np.zeros(1000, np.float32)):  # its own probability counts
+        assert scan_probabilities(monkeypatch, [*calm, 0.26, *calm], loud=nothing_louder)
+        assert not scan_probabilities(monkeypatch, [*calm, 0.24, *calm], loud=nothing_louder)
 
 
 def test_the_loud_part_is_what_is_loud_and_is_kept_no_longer_than_needed():
     samples = scene(8, [(4.0, 1.0)])
-    samples[: SAMPLE_RATE // 2] *= 10  # loud, and no scream
-    for window in score_windows([samples], StandIn()):
-        if window.probability < STANDS_OUT_FROM:
-            assert window.loud_samples is None
-            continue
+    heard = [window for window in score_windows([samples], StandIn()) if window.loud_samples is not None]
+    assert len(heard) >= 2
+    for window in heard:
         first, last = (round(moment * SAMPLE_RATE) for moment in window.loud)
         np.testing.assert_array_equal(window.loud_samples, samples[first:last])
-        assert window.loud_samples.base is None  # a copy: the block it was cut from is not kept
-    assert sum(window.loud_samples is not None for window in score_windows([samples], StandIn())) >= 2
     kept = []
     scan([samples], StandIn(), on_window=kept.append)
     assert len(kept) == 5 and all(window.loud_samples is None for window in kept)
+
+
+def test_the_loud_part_is_heard_the_same_however_the_sound_arrives(monkeypatch):
+    """A scream that no window is sure of, half a minute after the beginning; real windows, scored twice."""
+    samples, looks = scene(50, [(40.2, 0.5)], snr=10), []
+    monkeypatch.setattr("utils.scan.loud_part_probability",
+                        lambda window, ensemble: looks.append(window.start_s) or loud_part_probability(window, ensemble))
+
+    def found(blocks, threads=1, **options):
+        ensemble = StandIn(level=0.9)
+        ensemble.threads = threads
+        looks.clear()
+        record = scan(blocks, ensemble, **options)
+        return record, list(looks)
+
+    record, seconds = found([samples])
+    assert len(record["events"]) == 1 and seconds and all(38 < second < 40.5 for second in seconds)
+    for size, options in ((7777, {"batch": 1}), (1000, {"batch": 7}), (50_000, {"threads": 2}),
+                          (9000, {"must_wait": lambda: True})):
+        assert found(cut(samples, size), **options) == (record, seconds)
+    for settings in (EventSettings(threshold=0.3), EventSettings(min_votes=1), EventSettings(contrast=False)):
+        assert found([samples], settings=settings)[1] == []  # nothing is scored for nothing
 
 
 def test_windows_too_quiet_to_be_scored_are_no_background(monkeypatch):

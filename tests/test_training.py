@@ -245,6 +245,23 @@ def test_damaged_checkpoint_is_not_continued(made, tmp_path, capsys, content):
     assert "damaged" in capsys.readouterr().out
 
 
+def test_random_numbers_of_a_gpu_are_kept_and_cuda_is_left_alone_on_a_cpu(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: f"state of {device}")
+    assert training.cuda_random_state(torch.device("cuda")) == "state of cuda"
+    monkeypatch.delattr(torch.cuda, "get_rng_state")  # whoever asks for it now fails
+    monkeypatch.delattr(torch.cuda, "set_rng_state")
+    again = interrupt_in_epoch(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path)
+    again()
+    path = tmp_path / ".cnn_checkpoint.pth"
+    state = torch.load(path, weights_only=True)
+    assert state.pop("cuda_rng") is None
+    torch.save(state, path)  # as it was before it held this
+    train(made, tmp_path)
+    assert "resumed after epoch 2" in capsys.readouterr().out
+
+
 def test_restart_ignores_the_checkpoint(made, tmp_path, monkeypatch, capsys):
     again = interrupt_in_epoch(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):

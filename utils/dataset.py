@@ -143,6 +143,7 @@ def group_identical_clips(clips, jobs=1):
             by_size.setdefault(os.path.getsize(clip.path), []).append(clip)
     joined, group_of = JoinedGroups(), {}
     alike = [clip for same_size in by_size.values() if len(same_size) > 1 for clip in same_size]
+    # single files would keep the threads waiting for the next one: hashing takes a tenth of a millisecond
     digests = Parallel(jobs, backend="threading", batch_size=32)(delayed(hash_or_nothing)(clip.path) for clip in alike)
     for clip, digest in zip(alike, digests):
         if digest:

@@ -146,7 +146,7 @@ def load_exported_networks(models_dir, weights):
             networks[name] = OnnxNetwork(content)
     except Exception:  # not there, not readable, not understood (onnxruntime raises many types): torch is always right
         networks = {}
-    if not networks and multiprocessing.current_process().name == "MainProcess":  # once, not by every worker again
+    if not networks and multiprocessing.current_process().name == "MainProcess":  # a worker of --jobs would only repeat it
         print(f"note: {path} is there, but onnxruntime is not, or the networks do not fit the weights: torch reads those "
               f"(python main.py --export onnx {models_dir} renews the networks)", file=sys.stderr)
     return networks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
 STANDS_OUT_FROM = 0.2  # the least probability of a window that stands out from its background
-LOUD_PART_FROM = 0.25  # and of its loud part alone
+LOUD_PART_FROM = 0.25  # and the least probability of its loud part, scored alone
 BACKGROUND_S, LEAST_BACKGROUND_S = 120.0, 30.0  # what counts as the background, and how much of it must be there
 BACKGROUND_SHARE, ABOVE_BACKGROUND = 0.9, 1.25  # how far above this share of the background it must lie, in log-odds
 RECENT_S, ABOVE_RECENT = 12.0, 1.0  # and how far above all of the last seconds: a new surrounding is no event
@@ -49,8 +49,13 @@ class EventSettings:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more seconds")
 
+    @property
+    def by_vote(self):
+        """Whether a window's verdict decides, not a threshold."""
+        return self.threshold is None and self.min_votes is None
+
     def fires(self, votes, probability, verdict):
-        if self.threshold is None and self.min_votes is None:
+        if self.by_vote:
             return bool(verdict)
         return probability >= (self.threshold or 0) and votes >= (self.min_votes or 0)
 
@@ -64,8 +69,9 @@ class Background:
     Noise lowers the probability of a scream, but that of everything else more: the scream still stands out. And what the
     vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by an ordered
     statistic of the surroundings (OS-CFAR, Rohling 1983), and by the greater of two of them where the clutter changes
-    (Hansen and Sawyers 1980): here those of two minutes and of the last seconds. What stands out is heard again without the
-    rest of its window. For short recordings, and within half a minute of their beginning, the vote decides alone.
+    (Hansen and Sawyers 1980): here those of two minutes and of the last seconds. What stands out is verified in a second stage:
+    its loud part is scored alone, because a scream is mostly shorter than a window, and a new surrounding fills it. For short
+    recordings, and within half a minute of their beginning, the vote decides alone.
     """
 
     def __init__(self, hop_s):
@@ -74,12 +80,12 @@ class Background:
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
         self.windows = collections.deque()  # (start in seconds, log-odds), oldest first
 
-    def judge(self, start_s, votes, probability, verdict, loud_part_probability):
+    def judge(self, start_s, votes, probability, verdict, score_loud_part):
         """Whether the next window is a scream beside those before it.
 
-        start_s: its start in seconds; votes, probability, verdict: as the vote gives them. loud_part_probability: a function
-        that has the loud part of the window scored alone; called only where it decides. Returns bool; after that the window
-        is one of those before.
+        start_s: its start in seconds; votes, probability, verdict: as the vote gives them. score_loud_part: a function without
+        arguments that returns the probability (0-1) of its loud part alone; called only where that decides. Returns bool;
+        after that the window is one of those before.
         """
         bounded = min(max(probability, 1e-3), 1 - 1e-3)
         log_odds = math.log(bounded / (1 - bounded))
@@ -99,7 +105,7 @@ class Background:
         background = sorted(odds for _, odds in before)
         if log_odds - background[int(BACKGROUND_SHARE * len(background))] < ABOVE_BACKGROUND:
             return False
-        return loud_part_probability() >= LOUD_PART_FROM
+        return score_loud_part() >= LOUD_PART_FROM
 
 
 class EventDetector:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
-from utils.events import DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector
+from utils.events import DEFAULT_SETTINGS, Background, EventDetector
 
 BATCH = 32  # windows scored together at most: a forest takes 5 ms a call, so larger ones gain little, and a minute's
 # recording still keeps two threads busy
@@ -34,7 +34,7 @@ class ScoredWindow:
     probability: float  # of the ensemble
     votes: int
     verdict: bool
-    loud_samples: np.ndarray | None = None  # of the loud part, where it may be heard again, and only until it has been
+    loud_samples: np.ndarray | None = None  # float32 [n] at 22,050 Hz of that part, if there is one; None once it is judged
 
 
 def band_level(samples):
@@ -122,20 +122,21 @@ def score_batch(batch, ensemble, hop):
         core = (0.0 if start == 0 else (centre - hop / 2) / SAMPLE_RATE, end_s if is_last else (centre + hop / 2) / SAMPLE_RATE)
         part = loud_part(samples) if probability[index] > 0 else None
         loud = core if part is None else (start_s + part[0], start_s + part[1])
-        again = None
-        if part and probability[index] >= STANDS_OUT_FROM:
-            again = samples[round(part[0] * SAMPLE_RATE) : round(part[1] * SAMPLE_RATE)].copy()
+        loud_samples = None if part is None else samples[round(part[0] * SAMPLE_RATE) : round(part[1] * SAMPLE_RATE)]
         peak = float(np.abs(samples).max(initial=0))
         scored.append(ScoredWindow(start_s, end_s, core, loud, 20 * np.log10(max(peak, 1e-6)), probabilities[index],
-                                   float(probability[index]), int(votes[index]), bool(verdict[index]), again))
+                                   float(probability[index]), int(votes[index]), bool(verdict[index]), loud_samples))
     return scored
 
 
 def loud_part_probability(window, ensemble):
-    """Ensemble probability of a ScoredWindow's loud part alone, as if it were a short clip; 0 if nothing in it is louder."""
+    """Ensemble probability (0-1) of a ScoredWindow's loud part alone, as if it were a short clip.
+
+    Where no part of the window is louder than the rest there is nothing to cut away: the window's own probability.
+    """
     cleaned = None if window.loud_samples is None else clean_window(window.loud_samples)
     if cleaned is None:
-        return 0.0
+        return window.probability
     probability, _, _ = ensemble.combine(ensemble.score(cleaned[None]))
     return float(probability[0])
 
@@ -173,7 +174,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
 
     for window in score_windows(counted(), ensemble, hop, batch, must_wait):
         verdict = window.verdict
-        if settings.contrast and window.probability > 0:  # 0: too quiet to be a background
+        if settings.contrast and settings.by_vote and window.probability > 0:  # 0: too quiet to be a background
             verdict = background.judge(window.start_s, window.votes, window.probability, verdict,
                                        functools.partial(loud_part_probability, window, ensemble))
         window.loud_samples = None  # somebody may keep all windows

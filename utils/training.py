@@ -209,6 +209,11 @@ def save_state(path, state):
         torch.save(state, file)  # to a file object: given a path, torch writes its name into the file
 
 
+def cuda_random_state(device):
+    """State of the random numbers that scenes are made with on a GPU; None on a CPU, where CUDA is left alone."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
 def plot_history(path, name, history):
     """A picture of the training loss and of the validation figures over the epochs."""
     epochs = [h["epoch"] for h in history]
@@ -251,7 +256,7 @@ def train_network(name, args):
     settings = {"signal": SIGNAL_SETTINGS, "network": name, "fingerprint": data.fingerprint, "options": options}
     history, best, best_state = [], -math.inf, None
     if os.path.exists(checkpoint_path) and not args.restart:
-        history, best, best_state = resume(checkpoint_path, settings, network, average, optimiser, schedule, batches)
+        history, best, best_state = resume(checkpoint_path, settings, network, average, optimiser, schedule, batches, device)
 
     parameters = sum(p.numel() for p in network.parameters())
     print(f"{name}: {parameters:,} parameters; windows: " + ", ".join(f"{len(r)} {part}" for part, r in data.rows.items()))
@@ -289,7 +294,7 @@ def train_network(name, args):
         save_state(checkpoint_path, {"settings": repr(settings), "history": history, "best": best, "best_state": best_state,
                                      "network": network.state_dict(), "average": average.state_dict(),
                                      "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-                                     "torch_rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all(),
+                                     "torch_rng": torch.get_rng_state(), "cuda_rng": cuda_random_state(device),
                                      "numpy_rng": repr(batches.rng.bit_generator.state)})
 
     average.load_state_dict(best_state)
@@ -315,7 +320,7 @@ def train_network(name, args):
     return 0
 
 
-def resume(path, settings, network, average, optimiser, schedule, batches):
+def resume(path, settings, network, average, optimiser, schedule, batches, device):
     """Continue an interrupted run of the same settings: (history, best figure, best weights)."""
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")  # a run may go on where there is no GPU
@@ -330,8 +335,8 @@ def resume(path, settings, network, average, optimiser, schedule, batches):
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["torch_rng"])
-    if len(state["cuda_rng"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    if device.type == "cuda" and state.get("cuda_rng") is not None:
+        torch.cuda.set_rng_state(state["cuda_rng"], device)
     batches.rng.bit_generator.state = ast.literal_eval(state["numpy_rng"])
     print(f"resumed after epoch {len(state['history'])}")
     return state["history"], state["best"], state["best_state"]
