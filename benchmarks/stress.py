@@ -25,8 +25,8 @@ from utils.audio import clean_window, cut_windows, read_audio
 from utils.comparison import refuse_seen_clips
 from utils.dataset import FEATURES_CSV, audio_files, read_windows
 from utils.ensemble import load_ensemble
-from utils.scan import scan
 from utils.figures import empty_figure, save_figure
+from utils.scan import scan
 from utils.signal_settings import SAMPLE_RATE
 from utils.tables import markdown_table, write_text
 

@@ -85,9 +85,9 @@ def choose_torch_device(device, threads):
     try:
         import torch
     except ImportError:
-        raise ArtifactError("--device cuda needs torch: pip install torch==2.11.0" if device == "cuda" else
-                            "neither torch is installed, nor onnxruntime with exported networks that fit the weights: "
-                            "pip install torch==2.11.0") from None
+        why = ("--device cuda needs torch" if device == "cuda" else
+               "neither torch is installed, nor onnxruntime with exported networks that fit the weights")
+        raise ArtifactError(f"{why}: pip install torch==2.11.0") from None
     if threads:
         torch.set_num_threads(1)
     if device == "cuda" and not torch.cuda.is_available():

@@ -18,7 +18,7 @@ BATCH = 32  # windows scored together at most: a forest takes 5 ms a call, so la
 # recording still keeps two threads busy
 LEVEL_FRAME = 512  # samples: 23 ms, the grain of an event's limits
 SCREAM_BAND = (700, 6000)  # Hz: where screams are loud and rumble, wind and hum are not
-CLEAR_DB = 4.0  # the loud part must stand out this much, or the limits stay those of the window's core
+CLEAR_DB = 4.0  # the loud part must stand out this much, or there is none: the limits are those of the window's core
 
 
 @dataclass
