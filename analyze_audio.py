@@ -17,7 +17,7 @@ import sys
 import numpy as np
 
 from utils.analysis_plots import draw_counts, draw_distributions, draw_mfcc, draw_recording
-from utils.artifacts import ArtifactError, run_stage
+from utils.artifacts import ArtifactError, make_folder, run_stage
 from utils.audio import SAMPLE_RATE, AudioError, read_blocks
 from utils.event_files import safe_name
 from utils.features import FEATURE_NAMES, N_MFCC
@@ -50,14 +50,14 @@ def read_stretch(path, start_s, duration_s):
     first, last = round(start_s * SAMPLE_RATE), round((start_s + duration_s) * SAMPLE_RATE)
     kept, position = [], 0
     for block in read_blocks(path):
-        kept.append(block[max(0, first - position) : max(0, last - position)])
+        if position + len(block) > first:  # an empty piece would keep its whole block in memory
+            kept.append(block[max(0, first - position) : last - position])
         position += len(block)
         if position >= last:
             break
-    samples = np.concatenate(kept)
-    if not len(samples):
+    if not kept:
         raise AudioError(f"{path}: ends after {position / SAMPLE_RATE:.1f} s, before --start {start_s:g}")
-    return samples
+    return np.concatenate(kept)
 
 
 def draw_stretch(path, samples, start_s, ensemble, picture):
@@ -132,7 +132,7 @@ def analyse_data_set(args):
     auc = pd.Series({name: roc_auc_score(windows.label, table[name]) for name in FEATURE_NAMES})
     clips = table.drop_duplicates("file")
 
-    os.makedirs(args.out, exist_ok=True)
+    make_folder(args.out)
     names = ("features.png", "mfcc.png", "counts.png", "statistics.csv")
     paths = {name: os.path.join(args.out, f"dataset_{name}") for name in names}
     save_figure(draw_distributions(table, auc), paths["features.png"])

@@ -1,6 +1,6 @@
 """Stage 2: train the three classical models (SVM, random forest, logistic regression) on the 34 features.
 
-    python train_ml.py                                          about 2 minutes on 2 CPU cores
+    python train_ml.py                                          about 30 s on 2 CPU cores
     python train_ml.py --features table.csv --models DIR        any table with file,label and the 34 features
     python train_ml.py --features table.csv --models DIR --split random      as others report: 80/20, stratified
 
@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.svm import SVC
 
-from utils.artifacts import atomic_path, library_versions, list_pickle, read_json, run_stage, sha256_of, write_json
+from utils.artifacts import ArtifactError, atomic_path, library_versions, list_pickle, read_json, run_stage, sha256_of, write_json
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (AUGMENTED_CSV, add_split_options, check_size, check_split_options, choose_split, copies_of,
                            group_near_copies, read_manifest, read_windows, spread_groups)
@@ -192,6 +192,8 @@ def main(argv=None):
         settings["fingerprint"] = manifest["fingerprint"]
     if args.split == "random":
         extra, split = {}, random_split(windows)
+    if len(set(windows.label[split == "train"])) < 2:
+        raise ArtifactError(f"{args.features}: the training split needs clips of both labels, scream and non_scream")
     print(f"windows: {', '.join(f'{(split == part).sum()} {part}' for part in ('train', 'validation', 'test'))}; "
           f"{len(extra.get('train', ()))} augmented rows")
     honest = train_all(windows, extra, split, settings, args)

@@ -39,6 +39,18 @@ def test_every_format_gives_the_same_tone(tmp_path, ending, channels):
     assert np.abs(samples - sine(SAMPLE_RATE))[500:-500].max() < allowed  # codecs ring at the ends
 
 
+@pytest.mark.parametrize("comment", [b"INFO", b"INFOICMT\x0e\0\0\0metadata: site", b"x" * 6001])
+def test_unfinished_wav_begins_at_its_data_chunk(tmp_path, comment):
+    """A recorder that stopped before it wrote the lengths, with a chunk of notes before the samples."""
+    tone = sine(SAMPLE_RATE)
+    soundfile.write(tmp_path / "whole.wav", tone, SAMPLE_RATE, subtype="PCM_16")
+    whole = (tmp_path / "whole.wav").read_bytes()
+    at = whole.index(b"data")
+    notes = b"LIST" + len(comment).to_bytes(4, "little") + comment + bytes(len(comment) % 2)
+    (tmp_path / "cut.wav").write_bytes(whole[:4] + bytes(4) + whole[8:at] + notes + b"data" + bytes(4) + whole[at + 8 :])
+    assert np.array_equal(read_audio(tmp_path / "cut.wav"), read_audio(tmp_path / "whole.wav"))
+
+
 @pytest.mark.parametrize("rate", [8_000, 8_363, 11_025, 16_000, 22_254, 24_000, 32_000, 44_100, 48_000, 96_000])
 def test_every_rate_becomes_22050(tmp_path, rate):
     soundfile.write(tmp_path / "tone.wav", sine(rate), rate, subtype="FLOAT")

@@ -96,6 +96,12 @@ def test_described_layout(tiny_data_set):
     assert {c.group for c in clips} == {f"session-{i}" for i in range(10)}
 
 
+def test_clips_csv_from_excel_and_labels_that_are_left_out(tmp_path, capsys):
+    (tmp_path / "clips.csv").write_text("path,label\na.wav,scream\nb.wav,Scream\n", encoding="utf-8-sig")
+    assert [clip.label for clip in find_clips(str(tmp_path))] == ["scream"]
+    assert "labels other than scream and non_scream are left out (Scream)" in capsys.readouterr().err
+
+
 def test_clips_csv_with_only_path_and_label(tmp_path):
     touch(tmp_path, "a/shout12.wav", "b/rain.wav", "b/other.wav")
     (tmp_path / "clips.csv").write_text("path,label\na/shout12.wav,scream\nb/rain.wav,non_scream\nb/other.wav,unsure\n")

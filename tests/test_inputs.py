@@ -59,3 +59,34 @@ def test_folders_give_what_lies_below_them_in_order(tmp_path):
     assert found[:4] == [(path, None) for path in (
         "-", str(tmp_path / "missing.wav"), str(tmp_path / "c.wav"), str(tmp_path / "b" / "a.flac"))]
     assert found[4][0] == str(tmp_path / "empty") and "no audio files in this folder" in found[4][1]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read every folder")
+def test_a_locked_folder_below_is_reported_and_the_others_are_found(tmp_path):
+    for name in ("locked", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.wav").touch()
+    (tmp_path / "locked").chmod(0)
+    try:
+        found = find_inputs([str(tmp_path)])
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+    assert found[0] == (str(tmp_path / "open/a.wav"), None)
+    assert found[1][0] == str(tmp_path / "locked") and "no permission to read this folder" in found[1][1]
+
+
+def test_a_folder_below_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
+    """As above, also for root: scandir refuses."""
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.wav").touch()
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = find_inputs([str(tmp_path)])
+    assert [path for path, error in found if error is None] == [str(tmp_path / "a.wav")]
+    assert [path for path, error in found if error] == [str(tmp_path / "locked")]

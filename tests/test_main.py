@@ -17,6 +17,7 @@ import threading
 import time
 import types
 
+import numpy as np
 import pytest
 import soundfile
 from stand_in import StandIn
@@ -27,7 +28,7 @@ from utils import command_line, ensemble, events
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
 from utils.command_line import run
-from utils.report import timeline
+from utils.report import clock, timeline
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 KEYS = {"file", "duration_s", "verdict", "probability", "votes", "models", "events"}
@@ -181,7 +182,7 @@ def test_report_of_a_pipe(capfd, tmp_path, monkeypatch):
     ["--padding", "-1"], ["--hop", "0"], ["--hop", "9"], ["--jobs", "0"], ["--threads", "0"], ["--raw-rate", "16000"],
     ["--file", "-", "--raw-channels", "2"], ["--file", "-", "--raw-rate", "-5"], ["--live", "--file", "a.wav"],
     ["--device", "tpu"], ["--on-event", "echo"], ["--file", "-", "--on-event", "no-such-program-here"],
-    ["--file", "-", "--clips", "x"],
+    ["--file", "-", "--clips", "x"], ["--file", "-", "a.wav", "--jobs", "2"],
     ["--csv", "no/such/folder/x.csv", "--file", "a.wav"], ["--js", "--file", "a.wav"],
 ])
 def test_bad_options_give_2(capfd, words):
@@ -320,6 +321,30 @@ def test_resume_gives_the_same_lines_without_scoring_again(capfd, tmp_path, monk
     write_scene(tmp_path / "sounds/3.wav")  # changed since
     assert detect_json(capfd, "--file", "sounds", "--resume", ensemble=again)[0] == 0
     assert again.n_scored == first.n_scored / 3
+
+
+def test_a_resumed_run_does_not_recall_what_it_wrote_into_another_folder(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_scene(tmp_path / "a.wav")
+    options = ("--file", "a.wav", "--resume", "--clips")
+    assert detect_json(capfd, *options, "one", ensemble=StandIn())[0] == 0 and os.listdir("one")
+    assert detect_json(capfd, *options, "one", ensemble=StandIn())[0] == 0
+    with pytest.raises(ArtifactError, match=r"other settings \(outputs\)"):
+        detect_json(capfd, *options, "two", ensemble=StandIn())
+
+
+def test_clock():
+    assert [clock(seconds) for seconds in (3.25, 59.997, 119.97, 3599.96, 4000.5)] == [
+        "3.25 s", "1:00.0", "2:00.0", "1:00:00.0", "1:06:40.5"]
+
+
+def test_a_name_that_the_terminal_cannot_show_does_not_end_the_run(tmp_path):
+    for name in ("a.wav", "ü漢.wav", "z.wav"):
+        soundfile.write(tmp_path / name, np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    done = subprocess.run([sys.executable, REPOSITORY / "main.py", "--file", "."], cwd=tmp_path, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert "\\xfc" in done.stdout and "z.wav" in done.stdout
 
 
 SLOW_STAND_IN = """

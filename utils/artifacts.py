@@ -22,6 +22,14 @@ class ArtifactError(Exception):
     """An artifact is missing, stale, damaged or of other settings; the text says which stage to run."""
 
 
+def make_folder(folder):
+    """Make a folder for output if it is not there yet. Raises ArtifactError."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{folder}: the folder cannot be made ({error.strerror})") from None
+
+
 @contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary name in the folder of `path`; on success flush it to disk and rename it to `path`.

@@ -21,7 +21,6 @@ MIN_PERIOD = SAMPLE_RATE // 2  # samples; a shorter piece is not repeated faster
 MAX_CHANNELS = 64
 MAX_BLOCK = 4_000_000  # samples of all channels decoded at once
 MAX_SAMPLE = 1e6  # full scale is 1; some float files go to 32,768
-LARGEST_WAV_HEADER = 4_096  # bytes
 PLAIN_SAMPLES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 MP3_RETRIES = 1_000  # damaged places in a row, about 1 KB each, before the rest of an MP3 is given up
 SAMPLE_RATES = (1_000, 768_000)  # Hz; anything outside is a broken header, not a recording
@@ -97,10 +96,28 @@ class FileFrom(io.FileIO):
         return super().tell() - self.first
 
 
+def first_sample_byte(file):
+    """Where the samples of a WAV begin: behind the head of its data chunk. None if there is no such chunk."""
+    position = 12  # behind "RIFF", the length and "WAVE"
+    while len(head := file.read(8) if file.seek(position) else b"") == 8:
+        position += 8
+        if head[:4] == b"data":
+            return position
+        size = int.from_bytes(head[4:], "little")
+        position += size + size % 2  # chunks begin at even bytes
+    return None
+
+
 def open_unfinished_wav(path, sound):
-    """Open a WAV whose recorder stopped before it wrote the length: all from the data chunk to the end of the file."""
-    with contextlib.closing(sound), open(path, "rb") as file:
-        samples_at = file.read(LARGEST_WAV_HEADER).find(b"data") + 8
+    """Open a WAV whose recorder stopped before it wrote the length: all from the data chunk to the end of the file.
+
+    sound: the same file as libsndfile opened it, without samples; it is returned if there is no data chunk.
+    """
+    with open(path, "rb") as file:
+        samples_at = first_sample_byte(file)
+    if samples_at is None:
+        return sound
+    with contextlib.closing(sound):
         return ForwardSoundFile(FileFrom(path, samples_at), format="RAW", subtype=sound.subtype, endian="LITTLE",
                                 samplerate=sound.samplerate, channels=sound.channels)
 

@@ -172,7 +172,8 @@ def open_journal(args, ensemble, n_inputs):
     settings = result_settings(args, ensemble) | {
         "calibrations": ensemble.calibrations, "event_rule": RULE,
         "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},
-        "outputs": [name for name in ("audacity", "raven", "clips", "plot", "explain") if getattr(args, name)],
+        "outputs": {name: os.path.abspath(value) if isinstance(value := getattr(args, name), str) else value
+                    for name in ("audacity", "raven", "clips", "plot", "explain")},
     }
     return Journal(f"{args.csv}.journal" if args.csv else "scream-scan.journal", settings, resume=args.resume)
 
@@ -185,7 +186,7 @@ def analyse_or_recall(inputs, args, ensemble, journal):
         if error:
             known[path] = {"file": path, "error": error}, [error]
         elif recalled:
-            known[path] = recalled, [recalled["error"]] if "error" in recalled else []
+            known[path] = recalled, []
     fresh = analyse_all([path for path, _ in inputs if path not in known], args, ensemble)
     for path, _ in inputs:
         if path in known:
@@ -216,15 +217,6 @@ def detect(args, ensemble=None, note=None):
     many = len(inputs) > 1 or args.file != [inputs[0][0]]
     printer.end(records, n_failed, loaded - began, time.perf_counter() - loaded, many=many and not note)
     return 1 if n_failed else 0
-
-
-def make_folder(folder):
-    from utils.artifacts import ArtifactError
-
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{folder}: the folder cannot be made ({error.strerror})") from None
 
 
 def detect_files(inputs, args, ensemble, printer):
@@ -310,6 +302,7 @@ def detect_live(args, ensemble, open_stream=None):
 
 def export(args):
     """--export: write the networks for other programs and say what was checked. Returns the exit status."""
+    from utils.artifacts import make_folder
     from utils.export import FRONT_END, export_onnx
 
     folder = args.export[1]
@@ -330,8 +323,10 @@ def run(description, names, argv=None, ensemble=None, open_stream=None):
     ensemble: loaded models, or None to load those that args name. open_stream: a microphone, see utils.live.
     """
     args = parse_arguments(build_parser(description, names), argv)
-    for folder in (args.clips, args.plot, args.explain):
-        if folder:
+    if folders := [folder for folder in (args.clips, args.plot, args.explain) if folder]:
+        from utils.artifacts import make_folder
+
+        for folder in folders:
             make_folder(folder)
     if args.live is not None:
         return detect_live(args, ensemble or load(args), open_stream)

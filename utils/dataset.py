@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,10 +36,13 @@ class Clip:
     sound_class: str
 
 
-def audio_files(folder):
-    """All audio files below `folder`, sorted; symbolic links to folders are not followed."""
+def audio_files(folder, on_error=None):
+    """All audio files below `folder`, sorted; symbolic links to folders are not followed.
+
+    on_error: called with an OSError for each folder below that cannot be read.
+    """
     found = []
-    for base, folders, names in os.walk(folder):
+    for base, folders, names in os.walk(folder, onerror=on_error):
         folders.sort()
         found += [os.path.join(base, name) for name in sorted(names) if name.lower().endswith(AUDIO_EXTENSIONS)]
     return found
@@ -54,11 +58,15 @@ def group_from_name(name):
 
 def find_described_clips(folder):
     """Clips of a folder with a clips.csv (columns path, label; optional source, group, sound_class)."""
-    with open(os.path.join(folder, "clips.csv"), newline="") as file:
+    with open(os.path.join(folder, "clips.csv"), newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
         rows = list(csv.DictReader(file))
     if not rows or not {"path", "label"} <= rows[0].keys():
         raise ArtifactError(f"{folder}/clips.csv needs the columns path and label")
     name = os.path.basename(os.path.abspath(folder))
+    others = sorted({str(row["label"]) for row in rows} - {"scream", "non_scream"})
+    if others:
+        print(f"{folder}/clips.csv: rows with labels other than scream and non_scream are left out ({', '.join(others[:4])})",
+              file=sys.stderr)
     return [
         Clip(os.path.join(folder, row["path"]), row["label"], row.get("source") or name,
              row.get("group") or f"{name}-{group_from_name(row['path'])}", row.get("sound_class") or row["label"])
@@ -77,8 +85,11 @@ def find_esc50_clips(folder):
 
 def find_labelled_tree(folder):
     """Clips below folders named scream and non_scream, at any depth. The source is the folder above the label."""
+    def say_skipped(error):
+        print(f"skipped: {error.filename}: no permission to read this folder", file=sys.stderr)
+
     clips = []
-    for path in audio_files(folder):
+    for path in audio_files(folder, say_skipped):
         parts = os.path.relpath(path, folder).split(os.sep)[:-1]
         labels = [part for part in parts if part in ("scream", "non_scream")]
         if not labels:

@@ -32,7 +32,7 @@ class EventSettings:
     min_votes: int | None = None  # ... if also so many models say scream
     exit_threshold: float | None = None  # an open event goes on down to this probability
     min_duration: float = 0.0  # a shorter event is dropped
-    max_gap: float = 2.5  # a shorter pause does not end an event: it must close within a window and a hop (4.4 s)
+    max_gap: float = 2.5  # pauses about as long do not end an event; a stream's events then come at most 4.8 s late
     padding: float = 0.0  # added on both sides
     contrast: bool = True  # windows are judged by how they stand out from their background
 

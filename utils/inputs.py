@@ -20,9 +20,11 @@ def find_inputs(paths):
         elif not os.access(path, os.R_OK | os.X_OK):
             inputs.append((path, f"{printable(path)}: no permission to read this folder"))
         else:
-            below = audio_files(path)
+            locked = []  # OSErrors
+            below = audio_files(path, locked.append)
             inputs += [(found, None) for found in below]
-            if not below:
+            inputs += [(error.filename, f"{printable(error.filename)}: no permission to read this folder") for error in locked]
+            if not below and not locked:
                 inputs.append((path, f"{printable(path)}: no audio files in this folder ({', '.join(AUDIO_EXTENSIONS)})"))
     return inputs
 

@@ -57,7 +57,7 @@ class Journal:
     settings, is no journal, or cannot be written.
 
         record = journal.find(path)          # before the analysis; None: not done, or the file has changed
-        journal.add(path, record)            # after it; failures too: {"file": ..., "error": ...}
+        journal.add(path, record)            # after it; failures too, but a failed file is tried again by the next run
     """
 
     def __init__(self, path, settings, resume=True):
@@ -96,10 +96,13 @@ class Journal:
         self.file.write(json.dumps(line).encode() + b"\n")  # one write: a kill never leaves two halves
 
     def find(self, path):
-        """Record of `path` if it is finished and the file is unchanged since, else None. Notes what it is like now."""
+        """Record of `path` if it was analysed and the file is unchanged since, else None. Notes what it is like now.
+
+        None for a file that failed, too: the cause may have been outside of it (no ffmpeg, no permission, no memory).
+        """
         identity = identify(path)
         known, record = self.done.get(path, (None, None))
-        if known == identity:
+        if known == identity and "error" not in record:
             return record
         self.identities[path] = identity
         return None

@@ -110,6 +110,8 @@ def parse_arguments(parser, argv=None):
     check_backend_options(parser, args)
     if args.backend == "dask" and (args.live is not None or "-" in (args.file or ())):
         parser.error("--backend dask works on files, not on standard input or the microphone")
+    if args.jobs > 1 and "-" in (args.file or ()) and len(args.file) > 1:
+        parser.error("--jobs works on files; analyse standard input on its own")
     if args.export and args.export[0] != "onnx":
         parser.error(f"--export {args.export[0]}: the only format is onnx, as --export onnx DIR")
     if args.export and (args.live is not None or "-" in (args.file or ())):

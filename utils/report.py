@@ -46,9 +46,9 @@ def timeline(events, duration_s, full, line, width=TIMELINE):
 
 def clock(seconds):
     """3.25 -> '3.25 s', 4000.5 -> '1:06:40.5'."""
-    if seconds < 60:
+    if round(seconds, 2) < 60:
         return f"{seconds:.2f} s"
-    minutes, rest = divmod(seconds, 60)
+    minutes, rest = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
@@ -59,6 +59,8 @@ class Printer:
     def __init__(self, args, ensemble, n_inputs):
         self.args, self.ensemble, self.long = args, ensemble, n_inputs <= LONG_REPORTS
         self.full, self.empty, self.line = drawing_characters(sys.stdout)
+        if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show must not end the run
+            sys.stdout.reconfigure(errors="backslashreplace")
         self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def paint(self, text, code):
