@@ -9,12 +9,15 @@ import stat
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from synthetic_artifacts import locations, write_artifacts
 
 from utils.artifacts import (PICKLE_LIST, ArtifactError, AudioError, atomic_path, library_versions, list_pickle, read_json,
                              sha256_of, write_json)
+from utils.features import FEATURE_NAMES
 
 
 @pytest.fixture
@@ -217,3 +220,14 @@ def test_unfit_artifacts_are_one_sentence_and_status_1(tmp_path, script, what):
     assert finished.returncode == 1 and finished.stderr.count("\n") == 1, finished.stderr
     assert finished.stderr.startswith("error: ") and sentence in finished.stderr and "extract_features.py" in finished.stderr
     assert not list(tmp_path.glob("models/*"))
+
+
+def test_a_table_of_one_label_cannot_be_learned_from(tmp_path):
+    import train_ml
+
+    rng = np.random.default_rng(0)
+    rows = [[f"{25 * row}.wav", "non_scream", *rng.standard_normal(len(FEATURE_NAMES))] for row in range(40)]
+    pd.DataFrame(rows, columns=["file", "label", *FEATURE_NAMES]).to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(ArtifactError, match=r"table\.csv: the training split needs clips of both labels"):
+        train_ml.main(["--features", str(tmp_path / "table.csv"), "--models", str(tmp_path)])
+    assert os.listdir(tmp_path) == ["table.csv"]
