@@ -5,7 +5,7 @@
     python compare_models.py --cross-validate 5  every clip tested once, by models that never saw its group
 
 The first takes seconds. The other two train through the stage scripts, in checkpoints/, and continue where they were
-interrupted; on 2 CPU cores one seed of --transfer takes about 40 minutes, 5-fold cross-validation 90.
+interrupted; on 2 CPU cores with --jobs 2, three seeds of --transfer take about 30 minutes, 5-fold cross-validation 20.
 """
 
 import argparse

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from utils.artifacts import ArtifactError, atomic_path, sha256_of, write_json
-from utils.audio import clean_window, cut_windows, read_blocks
+from utils.audio import MAX_SAMPLE, MIN_PERIOD, clean_window, cut_windows, read_blocks
 from utils.dataset import audio_files
 from utils.ensemble import FRONT_END, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, load_ensemble
 from utils.features import (AMIN, BAND_BINS, FEATURE_NAMES, HOP, N_BANDS, N_FFT, N_MELS, describe_windows, mel_edges,
@@ -37,9 +37,11 @@ def front_end(calibrations):
     return {
         "sample_rate_hz": SAMPLE_RATE, "window_samples": WINDOW, "window_hop_samples": WINDOW_HOP,
         "cleaning": {
-            "steps": ["NaN and Inf to 0", "subtract the mean", "divide by max(peak, 1 / max_gain)",
+            "steps": ["NaN, Inf and what lies beyond +-max_sample to 0", "subtract the mean", "divide by max(peak, 1 / max_gain)",
+                      "extend a piece shorter than min_period_samples by zeros to that length",
                       "repeat a shorter piece until it fills the window"],
-            "max_gain": MAX_GAIN, "quiet_peak": QUIET_PEAK,
+            "max_sample": MAX_SAMPLE, "max_gain": MAX_GAIN, "min_period_samples": MIN_PERIOD,
+            "quiet_peak": QUIET_PEAK,
             "quiet": "a window with a lower peak is non_scream without being scored",
         },
         "stft": {"n_fft": N_FFT, "hop": HOP, "frames": WINDOW_FRAMES, "window": "Hann, periodic", "centred": True,
