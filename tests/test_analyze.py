@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -88,6 +89,24 @@ def test_stretch_of_a_recording(recording):
     assert len(analyze_audio.read_stretch(recording, 5, 100)) == SAMPLE_RATE
     with pytest.raises(analyze_audio.AudioError, match=r"tone.wav: ends after 6.0 s, before --start 7"):
         analyze_audio.read_stretch(recording, 7, 1)
+
+
+def test_what_lies_before_the_stretch_is_not_kept(monkeypatch):
+    made, alive = [], []
+
+    class Block(np.ndarray):
+        """An array that a weak reference can point to, as a view of one."""
+
+    def blocks(_):
+        for _ in range(20):
+            block = np.zeros(SAMPLE_RATE, np.float32).view(Block)
+            made.append(weakref.ref(block))
+            yield block
+            alive.append(sum(one() is not None for one in made))
+
+    monkeypatch.setattr(analyze_audio, "read_blocks", blocks)
+    assert len(analyze_audio.read_stretch("a.wav", 18, 1.5)) == 1.5 * SAMPLE_RATE
+    assert len(made) == 20 and max(alive) <= 2
 
 
 def test_panels_and_units_of_a_recording(recording, drawn):
