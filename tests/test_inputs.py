@@ -72,7 +72,7 @@ def test_a_locked_folder_below_is_reported_and_the_others_are_found(tmp_path):
     finally:
         (tmp_path / "locked").chmod(0o700)
     assert found[0] == (str(tmp_path / "open/a.wav"), None)
-    assert found[1][0] == str(tmp_path / "locked") and "no permission to read this folder" in found[1][1]
+    assert found[1][0] == str(tmp_path / "locked") and "this folder cannot be read (Permission denied)" in found[1][1]
 
 
 def test_a_folder_below_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
@@ -89,4 +89,5 @@ def test_a_folder_below_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     found = find_inputs([str(tmp_path)])
     assert [path for path, error in found if error is None] == [str(tmp_path / "a.wav")]
-    assert [path for path, error in found if error] == [str(tmp_path / "locked")]
+    assert [(path, error) for path, error in found if error] == [
+        (str(tmp_path / "locked"), f"{tmp_path}/locked: this folder cannot be read (Permission denied)")]

@@ -99,13 +99,16 @@ class FileFrom(io.FileIO):
 def first_sample_byte(file):
     """Where the samples of a WAV begin: behind the head of its data chunk. None if there is no such chunk."""
     position = 12  # behind "RIFF", the length and "WAVE"
-    while len(head := file.read(8) if file.seek(position) else b"") == 8:
+    while True:
+        file.seek(position)
+        head = file.read(8)  # name and size of a chunk
+        if len(head) < 8:
+            return None
         position += 8
         if head[:4] == b"data":
             return position
         size = int.from_bytes(head[4:], "little")
         position += size + size % 2  # chunks begin at even bytes
-    return None
 
 
 def open_unfinished_wav(path, sound):

@@ -86,7 +86,7 @@ def find_esc50_clips(folder):
 def find_labelled_tree(folder):
     """Clips below folders named scream and non_scream, at any depth. The source is the folder above the label."""
     def say_skipped(error):
-        print(f"skipped: {error.filename}: no permission to read this folder", file=sys.stderr)
+        print(f"skipped: {error.filename}: this folder cannot be read ({error.strerror})", file=sys.stderr)
 
     clips = []
     for path in audio_files(folder, say_skipped):

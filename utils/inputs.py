@@ -23,7 +23,7 @@ def find_inputs(paths):
             locked = []  # OSErrors
             below = audio_files(path, locked.append)
             inputs += [(found, None) for found in below]
-            inputs += [(error.filename, f"{printable(error.filename)}: no permission to read this folder") for error in locked]
+            inputs += [(error.filename, f"{printable(error.filename)}: this folder cannot be read ({error.strerror})") for error in locked]
             if not below and not locked:
                 inputs.append((path, f"{printable(path)}: no audio files in this folder ({', '.join(AUDIO_EXTENSIONS)})"))
     return inputs
