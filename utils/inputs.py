@@ -23,7 +23,8 @@ def find_inputs(paths):
             locked = []  # OSErrors
             below = audio_files(path, locked.append)
             inputs += [(found, None) for found in below]
-            inputs += [(error.filename, f"{printable(error.filename)}: this folder cannot be read ({error.strerror})") for error in locked]
+            for error in locked:
+                inputs.append((error.filename, f"{printable(error.filename)}: this folder cannot be read ({error.strerror})"))
             if not below and not locked:
                 inputs.append((path, f"{printable(path)}: no audio files in this folder ({', '.join(AUDIO_EXTENSIONS)})"))
     return inputs
