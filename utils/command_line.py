@@ -13,6 +13,7 @@ import time
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: threads share windows, not matrix products
 
+from utils.artifacts import ArtifactError, make_folder, sha256_of
 from utils.cluster import joblib_backend
 from utils.inputs import EXAMPLES, REPOSITORY, find_inputs, open_blocks, watch_progress
 from utils.options import build_parser, hop_samples, parse_arguments, result_settings
@@ -55,7 +56,6 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
 
     A recording that cannot be analysed gives the record {"file": ..., "error": ...}; nothing is raised for it.
     """
-    from utils.artifacts import ArtifactError
     from utils.audio import AudioError
     from utils.scan import BATCH, scan
 
@@ -163,7 +163,6 @@ def open_journal(args, ensemble, n_inputs):
     """The journal of a run over many files with --resume or --csv, else None."""
     if not args.resume and not (args.csv and n_inputs > 1):
         return None
-    from utils.artifacts import sha256_of
     from utils.ensemble import MODEL_FILES
     from utils.events import RULE
     from utils.journal import Journal
@@ -302,7 +301,6 @@ def detect_live(args, ensemble, open_stream=None):
 
 def export(args):
     """--export: write the networks for other programs and say what was checked. Returns the exit status."""
-    from utils.artifacts import make_folder
     from utils.export import FRONT_END, export_onnx
 
     folder = args.export[1]
@@ -323,10 +321,8 @@ def run(description, names, argv=None, ensemble=None, open_stream=None):
     ensemble: loaded models, or None to load those that args name. open_stream: a microphone, see utils.live.
     """
     args = parse_arguments(build_parser(description, names), argv)
-    if folders := [folder for folder in (args.clips, args.plot, args.explain) if folder]:
-        from utils.artifacts import make_folder
-
-        for folder in folders:
+    for folder in (args.clips, args.plot, args.explain):
+        if folder:
             make_folder(folder)
     if args.live is not None:
         return detect_live(args, ensemble or load(args), open_stream)
@@ -338,7 +334,5 @@ def run(description, names, argv=None, ensemble=None, open_stream=None):
         args.file = [path for path, error in find_inputs([folder]) if not error] if os.path.isdir(folder) else []
         note = "The bundled clips, synthesised by this project; analyse your own with --file PATH."
         if not args.file:
-            from utils.artifacts import ArtifactError
-
             raise ArtifactError(f"{folder} has no clips: make them with python {EXAMPLES}/make_examples.py, or give --file PATH")
     return detect(args, ensemble, note)

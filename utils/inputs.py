@@ -20,12 +20,12 @@ def find_inputs(paths):
         elif not os.access(path, os.R_OK | os.X_OK):
             inputs.append((path, f"{printable(path)}: no permission to read this folder"))
         else:
-            locked = []  # OSErrors
-            below = audio_files(path, locked.append)
+            unreadable = []  # an OSError for each folder
+            below = audio_files(path, unreadable.append)
             inputs += [(found, None) for found in below]
-            for error in locked:
+            for error in unreadable:
                 inputs.append((error.filename, f"{printable(error.filename)}: this folder cannot be read ({error.strerror})"))
-            if not below and not locked:
+            if not below and not unreadable:
                 inputs.append((path, f"{printable(path)}: no audio files in this folder ({', '.join(AUDIO_EXTENSIONS)})"))
     return inputs
 
