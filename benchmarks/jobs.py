@@ -2,8 +2,10 @@
 
     python benchmarks/jobs.py                  about 15 minutes on 2 free cores
     python benchmarks/jobs.py --counts 100 300 --runs 1
+    python benchmarks/jobs.py --audio noise-of-life --jobs 1 2    real clips, with their augmented rows
 
-The clips are synthesised (2.5 s, 44.1 kHz, 16 bits, one window each); beyond 200 they are hard links of those.
+The clips are synthesised (2.5 s, 44.1 kHz, 16 bits, one window each); beyond 200 they are hard links of those. They are the
+hardest case for more jobs: little work in each clip, no augmented rows. With --audio, stage 1 runs as a user runs it.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import numpy as np
 import soundfile
 
 from benchmarks.machine import alternate, command_given, describe_machine, write_section
+from utils.dataset import find_clips
 from utils.tables import markdown_table
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -33,6 +36,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4], help="processes (default %(default)s)")
     parser.add_argument("--clips", type=int, default=1_000, help="clips for the comparison of jobs (default %(default)s)")
     parser.add_argument("--runs", type=int, default=7, help="alternating runs of each number of jobs (default %(default)s)")
+    parser.add_argument("--audio", metavar="DIR", help="compare the jobs on these labelled clips instead of synthesised ones")
     parser.add_argument("--folder", help="where to put clips and artifacts (default: a temporary folder; 1 GB)")
     return parser.parse_args(argv)
 
@@ -55,10 +59,10 @@ def make_clips(folder, n_clips):
     return folder
 
 
-def extract(clips, out, jobs):
+def extract(clips, out, jobs, *options):
     """Run stage 1 on a folder: (wall seconds, peak memory of the parent process in MB)."""
     command = [sys.executable, "extract_features.py", "--audio", clips, "--csv", out / "audio_features.csv",
-               "--data", out / "data", "--jobs", str(jobs), "--no-augment"]
+               "--data", out / "data", "--jobs", str(jobs), *options]
     began, peak = time.perf_counter(), 0
     with open(out / "log.txt", "w") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
@@ -75,33 +79,46 @@ def extract(clips, out, jobs):
     return time.perf_counter() - began, peak / 1024
 
 
-def measure(args, folder):
-    out = folder / "artifacts"
-    out.mkdir()
-    clips = {count: make_clips(folder / f"{count}", count) for count in sorted({*args.counts, args.clips})}
-    walls = alternate({jobs: lambda jobs=jobs: extract(clips[args.clips], out, jobs) for jobs in args.jobs}, args.runs)
+def compare_jobs(args, clips, n_clips, out, *options):
+    """Table of the time that stage 1 takes for a folder with each number of jobs."""
+    walls = alternate({jobs: lambda jobs=jobs: extract(clips, out, jobs, *options) for jobs in args.jobs}, args.runs)
     median = {jobs: statistics.median(values) for jobs, values in walls.items()}
-    jobs_table = [[jobs, f"{seconds:.1f} s", f"{1e3 * seconds / args.clips:.1f} ms", f"{median[args.jobs[0]] / seconds:.2f}"]
-                  for jobs, seconds in median.items()]
-    counts_table, before = [], None
+    return markdown_table(["jobs", "wall time", "per clip", "times as fast"], [
+        [jobs, f"{seconds:.1f} s", f"{1e3 * seconds / n_clips:.1f} ms", f"{median[args.jobs[0]] / seconds:.2f}"]
+        for jobs, seconds in median.items()])
+
+
+def compare_counts(args, clips, out):
+    """Table of time and memory for each number of clips, with two jobs."""
+    rows, before = [], None
     for count in args.counts:
-        seconds, peak = extract(clips[count], out, 2)
+        seconds, peak = extract(clips[count], out, 2, "--no-augment")
         further = f"{1e3 * (seconds - before[1]) / (count - before[0]):.1f} ms" if before else ""
-        counts_table.append([f"{count:,}", f"{seconds:.1f} s", further, f"{peak:.0f} MB"])
+        rows.append([f"{count:,}", f"{seconds:.1f} s", further, f"{peak:.0f} MB"])
         before = count, seconds
-    return jobs_table, counts_table
+    return markdown_table(["clips", "wall time", "each further clip", "peak memory of the parent"], rows)
 
 
 def main(argv=None):
     args = parse_arguments(argv)
-    machine = describe_machine("numpy", "joblib")
+    about = f"{command_given(__file__, argv)}\n\n{describe_machine('numpy', 'joblib')}"
+    medians = f"medians of {args.runs} alternating runs, start of all processes included"
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        jobs_table, counts_table = measure(args, pathlib.Path(folder))
-    write_section("Stage 1 with more jobs and more clips", f"{command_given(__file__, argv)}\n\n{machine}; clips of 2.5 s, "
-                  f"start of all processes included. {args.clips:,} clips, medians of {args.runs} alternating runs:\n\n"
-                  + markdown_table(["jobs", "wall time", "per clip", "times as fast"], jobs_table)
-                  + "\nWith 2 jobs, one run for each number of clips:\n\n"
-                  + markdown_table(["clips", "wall time", "each further clip", "peak memory of the parent"], counts_table))
+        folder = pathlib.Path(folder)
+        out = folder / "artifacts"
+        out.mkdir()
+        if args.audio:
+            audio = os.path.abspath(args.audio)  # stage 1 runs in the repository's folder
+            n_clips = len(find_clips(audio))
+            write_section("Stage 1 with more jobs, on real clips",
+                          f"{about}. {n_clips:,} clips and their augmented rows, {medians}:\n\n"
+                          + compare_jobs(args, audio, n_clips, out))
+            return 0
+        clips = {count: make_clips(folder / f"{count}", count) for count in sorted({*args.counts, args.clips})}
+        write_section("Stage 1 with more jobs and more clips",
+                      f"{about}; clips of 2.5 s, no augmented rows. {args.clips:,} clips, {medians}:\n\n"
+                      + compare_jobs(args, clips[args.clips], args.clips, out, "--no-augment")
+                      + "\nWith 2 jobs, one run for each number of clips:\n\n" + compare_counts(args, clips, out))
     return 0
 
 
