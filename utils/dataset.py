@@ -39,7 +39,7 @@ class Clip:
 def audio_files(folder, on_error=None):
     """All audio files below `folder`, sorted; symbolic links to folders are not followed.
 
-    on_error: called with an OSError for each folder below that cannot be read.
+    on_error: called with an OSError for each folder that cannot be read, `folder` itself or one below it.
     """
     found = []
     for base, folders, names in os.walk(folder, onerror=on_error):

@@ -17,8 +17,6 @@ def find_inputs(paths):
     for path in paths:
         if path == "-" or not os.path.isdir(path):
             inputs.append((path, None))
-        elif not os.access(path, os.R_OK | os.X_OK):
-            inputs.append((path, f"{printable(path)}: no permission to read this folder"))
         else:
             unreadable = []  # an OSError for each folder
             below = audio_files(path, unreadable.append)
