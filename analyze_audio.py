@@ -18,11 +18,13 @@ import numpy as np
 
 from utils.analysis_plots import draw_counts, draw_distributions, draw_mfcc, draw_recording
 from utils.artifacts import ArtifactError, make_folder, run_stage
-from utils.audio import SAMPLE_RATE, AudioError, read_blocks
+from utils.audio import SAMPLE_RATE, AudioError, printable, read_blocks
 from utils.event_files import safe_name
 from utils.features import FEATURE_NAMES, N_MFCC
 from utils.figures import save_figure
 from utils.inputs import EXAMPLES, REPOSITORY, find_inputs
+
+SHORTEST_S = 0.01  # of sound that makes a picture
 
 
 def parse_arguments(argv=None):
@@ -38,8 +40,8 @@ def parse_arguments(argv=None):
     args = parser.parse_args(argv)
     if args.dataset and args.file:
         parser.error("give either --file or --dataset")
-    if not (0 <= args.start < float("inf") and 0 < args.duration < float("inf")):
-        parser.error("--start must be 0 or more and --duration more than 0 seconds")
+    if not (0 <= args.start < float("inf") and SHORTEST_S <= args.duration < float("inf")):
+        parser.error(f"--start must be 0 or more and --duration {SHORTEST_S:g} seconds or more")
     return args
 
 
@@ -56,13 +58,13 @@ def read_stretch(path, start_s, duration_s):
         if position >= last:
             break
     if not kept:
-        raise AudioError(f"{path}: ends after {position / SAMPLE_RATE:.1f} s, before --start {start_s:g}")
+        raise AudioError(f"{printable(path)}: ends after {position / SAMPLE_RATE:.1f} s, before --start {start_s:g}")
     return np.concatenate(kept)
 
 
 def draw_stretch(path, samples, start_s, ensemble, picture):
     """Write the picture of a stretch of a recording; returns its verdict, or None without models."""
-    title = f"{os.path.basename(path)}   {start_s:g} to {start_s + len(samples) / SAMPLE_RATE:.2f} s"
+    title = f"{printable(os.path.basename(path))}   {start_s:g} to {start_s + len(samples) / SAMPLE_RATE:.2f} s"
     if not ensemble:
         save_figure(draw_recording(title, samples, start_s), picture)
         return None

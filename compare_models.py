@@ -5,21 +5,23 @@
     python compare_models.py --cross-validate 5  every clip tested once, by models that never saw its group
 
 The first takes seconds. The other two train through the stage scripts, in checkpoints/, and continue where they were
-interrupted; on 2 CPU cores with --jobs 2, three seeds of --transfer take about 30 minutes, 5-fold cross-validation 20.
+interrupted (models there of other artifacts or options are trained again); on 2 CPU cores with --jobs 2, three seeds of --transfer take about 30 minutes, 5-fold cross-validation 20.
 """
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
 
 import numpy as np
 
-from utils.artifacts import ArtifactError, run_stage
+from utils.artifacts import ArtifactError, read_json, run_stage
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
-                              plot_transfer, refuse_seen_clips, score_rows, time_models)
+                              plot_transfer, refuse_seen_clips, score_rows, time_models, training_settings)
 from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
+from utils.inputs import REPOSITORY
 from utils.tables import markdown_table, write_csv, write_text
 
 # whole collections on one side only; petz and animalia came later and take part in neither side
@@ -53,22 +55,40 @@ def parse_arguments(argv=None):
     return args
 
 
-def train_missing(args, tasks):
-    """Run the stage scripts for {folder: extra options} where their model is not there yet, `jobs` at a time."""
+def is_trained(path, wanted):
+    """Whether the JSON of a model says that it was trained with these settings: {name: value}."""
+    try:
+        made = training_settings(read_json(path, "the training script"))
+    except ArtifactError:
+        return False
+    return all(made.get(name) == value for name, value in wanted.items())
+
+
+def train_missing(args, tasks, fingerprint):
+    """Run the stage scripts for {folder: their options} where such models are not there yet, `jobs` at a time.
+
+    tasks: {folder: {"sources": [...], "seed": 0} or {"folds": 5, "fold": 0}}. fingerprint: of the artifacts to learn from; a
+    model that was made from others, or with other options, is trained again.
+    """
     from joblib import Parallel, delayed
 
     def run(folder, options, stage):
+        wanted = dict(options)
+        if stage != "train_ml.py":
+            wanted["epochs"] = args.epochs or importlib.import_module(os.path.splitext(stage)[0]).EPOCHS
         made = [name for name in MODEL_FILES if training_command(name) == f"python {stage}"]
-        if all(os.path.exists(os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json")) for name in made):
+        if all(is_trained(os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json"),
+                          wanted | {"fingerprint": fingerprint}) for name in made):
             return
-        command = [sys.executable, stage, "--features", args.features, "--data", args.data, "--models", folder, *options]
+        command = [sys.executable, os.path.join(REPOSITORY, stage),
+                   "--features", args.features, "--data", args.data, "--models", folder]
+        for name, value in wanted.items():
+            command += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
         if stage == "train_ml.py":
             command += ["--jobs", "1"]
-        elif args.epochs:
-            command += ["--epochs", str(args.epochs)]
-        if stage != "train_ml.py" and args.jobs > 1:
+        elif args.jobs > 1:
             command += ["--threads", "1"]
-        print("training:", " ".join(command[1:]), file=sys.stderr, flush=True)
+        print("training:", stage, *command[2:], file=sys.stderr, flush=True)
         log = os.path.join(folder, os.path.splitext(stage)[0] + ".log")
         os.makedirs(folder, exist_ok=True)
         with open(log, "w") as output:
@@ -83,7 +103,7 @@ def compare_test_split(args, windows, manifest):
     ensemble = load_ensemble(args.models)
     for why in ensemble.missing.values():
         print(f"left out: {why}", file=sys.stderr)
-    refuse_seen_clips(args.models, ensemble.reports)
+    refuse_seen_clips(args.models, ensemble.reports, manifest["fingerprint"])
     rows = np.flatnonzero(windows.split == "test")
     probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
     label, scores = clip_scores(windows, rows, ensemble, probabilities)
@@ -108,8 +128,8 @@ def transfer(args, windows, manifest):
     directions = [("A", "B"), ("B", "A")]
     folder_of = {(train, seed): os.path.join(args.work, "transfer", f"{train}-seed{seed}")
                  for train, _ in directions for seed in range(args.seeds)}
-    train_missing(args, {folder: ["--sources", *SIDES[train], "--seed", str(seed)]
-                         for (train, seed), folder in folder_of.items()})
+    train_missing(args, {folder: {"sources": list(SIDES[train]), "seed": seed} for (train, seed), folder in folder_of.items()},
+                  manifest["fingerprint"])
     text, drawn = [], {}
     for train, test in directions:
         rows = np.flatnonzero(np.isin(windows.source, SIDES[test]))
@@ -140,8 +160,8 @@ def transfer(args, windows, manifest):
 def cross_validate(args, windows, manifest):
     """Every clip scored once by models that saw none of its group."""
     k = args.cross_validate
-    folders = {os.path.join(args.work, f"folds-{k}", str(fold)): ["--folds", str(k), "--fold", str(fold)] for fold in range(k)}
-    train_missing(args, folders)
+    folders = {os.path.join(args.work, f"folds-{k}", str(fold)): {"folds": k, "fold": fold} for fold in range(k)}
+    train_missing(args, folders, manifest["fingerprint"])
     per_fold, labels, pooled = [], [], {}
     for fold, folder in enumerate(folders):
         rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold) == "test")

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
-from utils.dataset import (AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, STFT_NPY, find_clips, fingerprint,
-                           group_identical_clips, split_clips)
+from utils.dataset import (AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, SPLITS, STFT_NPY, find_clips,
+                           fingerprint, group_identical_clips, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.extraction import describe_clip, describe_scenes, describe_signal, describe_signal_again, synthesised_clip
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
@@ -106,7 +106,7 @@ def described(clips, args):
 def write_windows(clips, splits, args, paths):
     """Describe every clip and write the table and both spectrogram files. Returns (labels, counts, failures)."""
     labels, counts, failures = [], collections.Counter(), []
-    with open(paths["csv"], "w", newline="") as table:
+    with open(paths["csv"], "w", newline="", encoding="utf-8", errors="surrogateescape") as table:
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class"])
         stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
@@ -143,7 +143,7 @@ def write_augmented(clips, args, path):
     made_of = Parallel(args.jobs, return_as="generator")(tasks)
     all_clips = [*clips, *(synthesised_clip(number) for number, _ in signals)]
     n_rows = 0
-    with open(path, "w", newline="") as table:
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as table:
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "source", "group", "sound_class", "mix_source", "mix_group"])
         for made, clip in tqdm(zip(made_of, all_clips), total=len(all_clips), unit="clip", desc="scenes", disable=None):
@@ -152,6 +152,14 @@ def write_augmented(clips, args, path):
                                clip.sound_class, background.source, background.group])
                 n_rows += 1
     return n_rows
+
+
+def warn_of_missing_parts(clips, splits):
+    """Say which part of the split lacks a label: later stages can then not test, or find no operating point."""
+    there = set(zip(splits, (clip.label for clip in clips)))
+    missing = [f"{label} clips for {part}" for part in SPLITS for label in ("scream", "non_scream") if (part, label) not in there]
+    if missing:
+        print(f"note: no {', no '.join(missing)}; {HOW_TO_GROUP}", file=sys.stderr)
 
 
 def print_summary(counts, failures, n_augmented, seconds):
@@ -178,6 +186,7 @@ def main(argv=None):
                             f"{' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
     clips = group_identical_clips([clip for folder in folders for clip in find_clips(folder)], args.jobs)
     splits = split_clips(clips, args.seed)
+    warn_of_missing_parts(clips, splits)
     settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment, "signals": args.signals}
 
     names = {"csv": args.csv, "stft": os.path.join(args.data, STFT_NPY), "mel": os.path.join(args.data, MEL_NPY),

@@ -25,14 +25,16 @@ from sklearn.svm import SVC
 
 from utils.artifacts import ArtifactError, atomic_path, library_versions, list_pickle, read_json, run_stage, sha256_of, write_json
 from utils.calibration import fit_calibration, probability_of
-from utils.dataset import (AUGMENTED_CSV, add_split_options, check_size, check_split_options, choose_split, copies_of,
-                           group_near_copies, read_manifest, read_windows, spread_groups)
+from utils.dataset import (AUGMENTED_CSV, EXTRACT, HOW_TO_GROUP, add_split_options, check_size, check_split_options,
+                           choose_split, copies_of, group_near_copies, read_manifest, read_windows, spread_groups)
 from utils.ensemble import CLASSICAL_FILES, classical_score
 from utils.evaluation import clip_figures, highest_window, metrics_of
 from utils.features import SIGNAL_SETTINGS
 
 # Smooth boundaries only: sharper ones win inside the collections and lose on others (models/EXPERIMENTS.md).
 SVM_GRID = {"svc__C": [0.25, 0.5, 1], "svc__gamma": [0.001, 0.002, 0.003]}
+UNTUNED_SVM = {"svc__C": 0.5, "svc__gamma": 0.002}  # where there are too few recordings to choose by
+TUNING_FOLDS = 4
 RANDOM_SPLIT_GRID = {"svc__C": [0.5, 1, 4, 16], "svc__gamma": [0.003, 0.01, 0.03, 0.06]}
 PUBLISHED_SEED = 42  # of the published figures that --split random is compared with
 
@@ -56,7 +58,10 @@ def tune_svm(pipeline, windows, args):
         folds = StratifiedKFold(5, shuffle=True, random_state=args.seed)
         search = GridSearchCV(pipeline, RANDOM_SPLIT_GRID, scoring="accuracy", cv=folds, n_jobs=args.jobs, refit=False)
     else:
-        folds = StratifiedGroupKFold(4, shuffle=True, random_state=args.seed)
+        if min(len(set(windows.group[windows.label == label])) for label in (0, 1)) < TUNING_FOLDS:
+            print(f"SVM: too few recordings to tune it by, so {UNTUNED_SVM}; {HOW_TO_GROUP}")
+            return UNTUNED_SVM
+        folds = StratifiedGroupKFold(TUNING_FOLDS, shuffle=True, random_state=args.seed)
         search = GridSearchCV(pipeline, SVM_GRID, scoring="average_precision", cv=folds, n_jobs=args.jobs, refit=False)
     search.fit(windows.features, windows.label, groups=windows.group)
     print(f"SVM: {search.best_params_}, cross-validated {search.scoring.replace('_', ' ')} {search.best_score_:.3f}")
@@ -171,6 +176,8 @@ def main(argv=None):
     check_split_options(parser, args)
     if args.jobs < 1:
         parser.error("--jobs must be at least 1")
+    if args.split == "random" and (args.sources or args.folds or args.all_data):
+        parser.error("--split random excludes --sources, --folds and --all-data")
     if args.split == "random":
         args.seed = PUBLISHED_SEED
 
@@ -178,6 +185,9 @@ def main(argv=None):
     settings = {"signal": SIGNAL_SETTINGS, "split": args.split, "sources": args.sources, "fold": args.fold, "folds": args.folds,
                 "seed": args.seed}
     bare = not any(windows.group)
+    if bare and (args.sources or args.folds or args.all_data):
+        raise ArtifactError(f"{args.features} is a bare table without sources and groups: --sources, --folds and --all-data need "
+                            f"one that {EXTRACT} made")
     if bare:
         print(f"{args.features} has no groups: near-identical rows and neighbouring file numbers are kept together")
         windows.group = group_near_copies(windows)

@@ -136,7 +136,7 @@ def test_votes_are_drawn_below(recording, drawn):
                                                (np.ones(700) * 0.1, ThreeModels())])
 def test_silence_and_very_short_recordings_have_a_picture(tmp_path, samples, ensemble):
     picture = tmp_path / "a.png"
-    analyze_audio.draw_stretch("a.wav", samples.astype(np.float32), 0.0, ensemble, picture)
+    analyze_audio.draw_stretch(os.fsdecode(b"caf\xe9.wav"), samples.astype(np.float32), 0.0, ensemble, picture)
     assert png_size(picture)[0] > 1000
 
 
@@ -153,7 +153,8 @@ def test_command_line_without_a_screen(recording, tmp_path):
     assert len(pictures) == 1 and min(png_size(pictures[0])) > 1000 and str(pictures[0]) in run.stdout
 
 
-@pytest.mark.parametrize("options", [["--file", "a.wav", "--dataset"], ["--start=-1"], ["--duration=0"], ["--start=nan"]])
+@pytest.mark.parametrize("options", [
+    ["--file", "a.wav", "--dataset"], ["--start=-1"], ["--duration=0"], ["--duration=1e-5"], ["--start=nan"]])
 def test_bad_options_give_2(options):
     with pytest.raises(SystemExit) as stopped:
         analyze_audio.main(options)

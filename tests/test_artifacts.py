@@ -163,6 +163,22 @@ def test_exit_status_and_one_line_of_a_stage(body, status, stderr):
     assert (finished.returncode, finished.stderr) == (status, stderr)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors as a POSIX shell does")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_a_silent_one(tmp_path, closed):
+    body = ("print('out'); print('err', file=sys.stderr); "
+            "open('done', 'x').write(sys.stdin.read() + str(os.fstat(2).st_rdev)); return 3")
+    code = "import os, sys\nsys.path.insert(0, os.environ['REPOSITORY'])" + STAGE.format(body=body)
+    words = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code]
+    finished = subprocess.run(words, cwd=tmp_path, text=True, capture_output=True, stdin=subprocess.DEVNULL,
+                              env=os.environ | {"REPOSITORY": str(REPOSITORY)})
+    assert finished.returncode == 3
+    assert finished.stdout == ("" if " >&-" in f" {closed}" else "out\n")
+    assert finished.stderr == ("" if "2>&-" in closed else "err\n")
+    nowhere = os.stat(os.devnull).st_rdev
+    assert (tmp_path / "done").read_text() == str(nowhere if "2>&-" in closed else 0)  # no other file got descriptor 2
+
+
 def test_bug_in_a_stage_keeps_its_stack_trace():
     code = STAGE.format(body="return 1 / 0")
     finished = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True)

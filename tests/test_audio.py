@@ -299,3 +299,13 @@ def test_any_rate_and_channel_count_keeps_duration_and_level(tmp_path, rate, cha
     samples = read_audio(tmp_path / "noise.wav")
     assert abs(len(samples) - n_frames * SAMPLE_RATE / rate) <= 1
     assert np.isfinite(samples).all() and np.abs(samples).max(initial=0) < 3
+
+
+@pytest.mark.parametrize("notes", [b"x" * 40_000, b"x" * 4001])
+def test_notes_behind_an_empty_data_chunk_are_no_sound(tmp_path, notes):
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), SAMPLE_RATE, subtype="PCM_16")
+    whole = (tmp_path / "empty.wav").read_bytes()
+    whole = whole[: whole.index(b"data") + 8] + b"LIST" + len(notes).to_bytes(4, "little") + notes + bytes(len(notes) % 2)
+    (tmp_path / "empty.wav").write_bytes(whole[:4] + (len(whole) - 8).to_bytes(4, "little") + whole[8:])
+    with pytest.raises(AudioError, match=r"empty.wav: holds no samples"):
+        read_audio(tmp_path / "empty.wav")

@@ -311,6 +311,18 @@ def test_ffmpeg_that_refuses_gives_one_sentence(tmp_path, monkeypatch):
         read_audio(path)
 
 
+def test_what_ffmpeg_decodes_of_a_damaged_file_comes_with_a_warning(tmp_path, monkeypatch, capsys):
+    ffmpeg = tmp_path / "ffmpeg"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = content("clip.m4a", b"nothing")(tmp_path)
+    for status in (0, 1):
+        ffmpeg.write_text(f"#!/bin/sh\nhead -c {2 * 8 * SAMPLE_RATE} /dev/zero\nexit {status}\n")
+        ffmpeg.chmod(0o755)
+        assert len(read_audio(path)) == 2 * SAMPLE_RATE
+        warning = f"warning: {path}: is damaged or cut off; 2.0 s could be decoded\n"
+        assert capsys.readouterr().err == (warning if status else "")
+
+
 def test_a_zero_byte_in_a_name():
     with pytest.raises(AudioError, match=r"a\\x00b\.wav: is not a possible file name"):
         read_audio("a\0b.wav")

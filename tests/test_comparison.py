@@ -1,6 +1,8 @@
 """Tables that compare the models: clip level, known answers, and no test on clips that a model has seen."""
 
 import csv
+import json
+import pathlib
 import types
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from utils.artifacts import ArtifactError
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
-                              refuse_seen_clips, reliability)
+                              refuse_seen_clips, reliability, score_rows)
 from utils.dataset import Windows
 from utils.ensemble import MODEL_FILES, combine
 from utils.tables import markdown_table, write_csv, write_text
@@ -78,11 +80,29 @@ def test_reliability():
     assert mean.tolist() == pytest.approx([0.25 / 3, 0.95]) and share.tolist() == pytest.approx([1 / 3, 1])
 
 
-def test_models_that_have_seen_every_clip_are_not_tested():
-    refuse_seen_clips("models", {"svm": {"training": {"all_data": False}}, "cnn": {}})
-    with pytest.raises(ArtifactError, match=r"cnn.* in models .*trained on all clips.*without --all-data") as caught:
-        refuse_seen_clips("models", {"svm": {"training": {"all_data": False}}, "cnn": {"training": {"all_data": True}}})
-    assert "\n" not in str(caught.value)
+def report(all_data=False, options=None, **settings):
+    """What refuse_seen_clips and train_missing read of a model's JSON."""
+    return {"training": {"all_data": all_data}, "settings": {"fingerprint": "f", "options": options or {}} | settings}
+
+
+def test_models_that_may_have_seen_test_clips_are_not_tested():
+    fair = {"svm": report(split="group", sources=None, folds=None), "cnn": report(options={"sources": None, "folds": None})}
+    refuse_seen_clips("models", fair, "f")
+    for unfair, why in [
+        (report(all_data=True), r"cnn in models were trained on all clips.*without --all-data"),
+        (report(fingerprint="g"), r"cnn in models were trained from other artifacts"),
+        (report(options={"sources": ["esc10"]}), r"cnn in models were trained with --sources, --folds or --split random"),
+        (report(options={"folds": 5, "fold": 0}), r"cnn in models were trained with --sources, --folds"),
+        (report(split="random"), r"cnn in models were trained with --sources, --folds or --split random"),
+    ]:
+        with pytest.raises(ArtifactError, match=why) as caught:
+            refuse_seen_clips("models", fair | {"cnn": unfair}, "f")
+        assert "\n" not in str(caught.value) and "svm" not in str(caught.value)
+
+
+def test_without_test_clips_one_sentence():
+    with pytest.raises(ArtifactError, match=r"no clips to test on: .*column group"):
+        score_rows(ThreeModels(), WINDOWS, "data", {}, np.array([], int))
 
 
 def test_sizes_and_files(tmp_path):
@@ -119,10 +139,41 @@ def test_senseless_number_of_folds_is_refused():
     assert caught.value.code == 2
 
 
+def stages_run(monkeypatch, folder, options, fingerprint="f", words=()):
+    """Names of the stage scripts that train_missing starts for a folder, and the options of the first."""
+    import compare_models
+
+    commands = []
+    monkeypatch.setattr(compare_models.subprocess, "run",
+                        lambda command, **_: commands.append(command[1:]) or types.SimpleNamespace(returncode=0))
+    args = compare_models.parse_arguments(["--cross-validate", "5", *words])
+    compare_models.train_missing(args, {str(folder): options}, fingerprint)
+    return [pathlib.Path(command[0]).name for command in commands], commands[0][1:] if commands else []
+
+
+def test_only_what_is_not_trained_yet_is_trained(tmp_path, monkeypatch):
+    """Models of another fold, of other artifacts, or of other epochs are no models of this run."""
+    from compare_models import STAGES
+
+    wanted = {"folds": 5, "fold": 1}
+    scripts, words = stages_run(monkeypatch, tmp_path, wanted)
+    assert scripts == list(STAGES) and words[-6:] == ["--folds", "5", "--fold", "1", "--jobs", "1"]
+    for name, file in MODEL_FILES.items():
+        made = report(options=wanted | {"epochs": 10 if name != "cnn_lstm" else 12})
+        (tmp_path / file).with_suffix(".json").write_text(json.dumps(made))
+    assert stages_run(monkeypatch, tmp_path, wanted)[0] == []
+    assert stages_run(monkeypatch, tmp_path, {"folds": 5, "fold": 2})[0] == list(STAGES)
+    assert stages_run(monkeypatch, tmp_path, {"sources": ["esc10"], "seed": 0})[0] == list(STAGES)
+    assert stages_run(monkeypatch, tmp_path, wanted, "g")[0] == list(STAGES)
+    assert stages_run(monkeypatch, tmp_path, wanted, words=["--epochs", "1"])[0] == list(STAGES[1:])
+    (tmp_path / "cnn_model.json").write_text("{")
+    assert stages_run(monkeypatch, tmp_path, wanted)[0] == ["train_cnn.py"]
+
+
 def test_stage_that_fails_names_its_log(tmp_path, monkeypatch):
     import compare_models
 
     monkeypatch.setattr(compare_models.subprocess, "run", lambda *_, **__: types.SimpleNamespace(returncode=1))
     args = compare_models.parse_arguments(["--transfer"])
     with pytest.raises(ArtifactError, match=r"train_ml.py failed; see .*train_ml.log"):
-        compare_models.train_missing(args, {str(tmp_path / "a"): []})
+        compare_models.train_missing(args, {str(tmp_path / "a"): {}}, "f")

@@ -408,3 +408,26 @@ def test_synthesised_signals_are_for_training_only_whatever_is_held_out():
     signals = windows.source == "synthesised"
     for options in ({}, {"sources": ["home"]}, {"folds": 5, "fold": 2}, {"all_data": True}):
         assert set(choose_split(windows, **options)[signals]) == {"train"}
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    ("path,label\ncaf\xe9.wav,scream\n".encode("latin-1"), r"clips.csv is not in UTF-8: save it as CSV UTF-8"),
+    (b"label,path\nscream,a.wav\nnon_scream\n", r"clips.csv: row 2 lacks its path or its label"),
+    (b"path,label\n,scream\n", r"clips.csv: row 1 lacks its path or its label"),
+])
+def test_clips_csv_that_cannot_be_used_is_one_sentence(tmp_path, content, says):
+    (tmp_path / "clips.csv").write_bytes(content)
+    with pytest.raises(ArtifactError, match=says):
+        find_clips(tmp_path)
+
+
+@pytest.mark.parametrize("options", [
+    ["--sources", "a", "--folds", "5", "--fold", "1"], ["--all-data", "--sources", "a"], ["--split", "random", "--all-data"],
+    ["--split", "random", "--sources", "a"], ["--split", "random", "--folds", "5", "--fold", "1"],
+])
+def test_splits_that_exclude_each_other(options, capsys):
+    import train_ml
+
+    with pytest.raises(SystemExit) as caught:
+        train_ml.main(options)
+    assert caught.value.code == 2 and "exclude" in capsys.readouterr().err

@@ -121,6 +121,11 @@ def test_a_probability_at_the_threshold_counts():
     check(".aao.", " <=>", threshold=0.6, exit_threshold=0.4, max_gap=0)
 
 
+def test_silence_is_no_scream_at_any_threshold():
+    for settings in (EventSettings(threshold=0.0), EventSettings(min_votes=0)):
+        assert not settings.fires(0, 0.0, False) and settings.fires(0, 1e-6, False)
+
+
 def test_min_votes():
     check("aaAAa.", "  <=>", min_votes=5, max_gap=0)  # the last a is above the exit threshold
     check("ooAAaa", "<====>", min_votes=2, max_gap=0)

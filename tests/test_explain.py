@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -158,6 +159,13 @@ def test_a_picture_per_event_or_of_the_strongest_window(recording, training_feat
     assert [os.path.basename(path)[-18:] for path in paths] == ["_00h00m02.000s.png", "_00h00m07.000s.png"]
     assert all(open(path, "rb").read(4) == b"\x89PNG" for path in paths)
     assert len(explain_recording(record | {"events": []}, ensemble, folder)) == 1
+
+
+def test_a_name_that_is_not_text_has_a_picture(recording, tmp_path):
+    odd = os.path.join(tmp_path, os.fsdecode(b"caf\xe9.wav"))
+    shutil.copy(recording, odd)
+    ensemble = ensemble_of(networks={"cnn": ListensTo(slice(33, 37), slice(0, 128))})
+    assert len(explain_recording({"file": odd, "duration_s": 12.0, "events": []}, ensemble, str(tmp_path))) == 1
 
 
 def test_many_events_give_the_strongest_ten_in_order_of_time(recording, tmp_path, monkeypatch):

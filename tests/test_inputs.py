@@ -90,3 +90,15 @@ def test_a_folder_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
     expected = str(tmp_path / "locked"), f"{tmp_path}/locked: this folder cannot be read (Permission denied)"
     assert find_inputs([str(tmp_path)]) == [(str(tmp_path / "a.wav"), None), expected]
     assert find_inputs([str(tmp_path / "locked")]) == [expected]
+
+
+def test_a_folder_that_the_run_itself_fills_is_not_searched(tmp_path):
+    for name in ("clips/a.wav", "clips too/b.wav", "c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "clips")
+    expected = [(str(tmp_path / name), None) for name in ("c.wav", "clips too/b.wav")]
+    assert find_inputs([str(tmp_path)], leave_out=str(tmp_path / "clips")) == expected
+    assert find_inputs([str(tmp_path)], leave_out=str(tmp_path / "link")) == expected
+    named = str(tmp_path / "clips/a.wav")
+    assert find_inputs([named], leave_out=str(tmp_path / "clips")) == [(named, None)]

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import types
+from concurrent.futures import BrokenExecutor
 
 import numpy as np
 import pytest
@@ -139,6 +140,8 @@ def test_name_that_is_not_text(capfd, tmp_path):
     status, (record,), _ = detect_json(capfd, "--file", os.fsdecode(path))
     assert status == 0 and os.fsencode(record["file"]) == path
     assert "caf\\udce9.wav" in detect(capfd, "--file", os.fsdecode(path))[1]
+    status, _, err = detect(capfd, "--file", os.fsdecode(path), "--plot", tmp_path / "pictures")
+    assert status == 0 and err == "" and len(os.listdir(tmp_path / "pictures")) == 1
 
 
 def test_words_after_two_dashes_are_files(capfd, tmp_path, monkeypatch):
@@ -184,6 +187,7 @@ def test_report_of_a_pipe(capfd, tmp_path, monkeypatch):
     ["--device", "tpu"], ["--on-event", "echo"], ["--file", "-", "--on-event", "no-such-program-here"],
     ["--file", "-", "--clips", "x"], ["--file", "-", "a.wav", "--jobs", "2"],
     ["--csv", "no/such/folder/x.csv", "--file", "a.wav"], ["--js", "--file", "a.wav"],
+    ["--file", "-", "--resume"], ["--live", "--resume"],
 ])
 def test_bad_options_give_2(capfd, words):
     with pytest.raises(SystemExit) as stop:
@@ -331,6 +335,50 @@ def test_a_resumed_run_does_not_recall_what_it_wrote_into_another_folder(capfd, 
     assert detect_json(capfd, *options, "one", ensemble=StandIn())[0] == 0
     with pytest.raises(ArtifactError, match=r"other settings \(outputs\)"):
         detect_json(capfd, *options, "two", ensemble=StandIn())
+
+
+def test_files_that_are_done_before_their_turn_are_in_the_journal_at_once(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        write_scene(tmp_path / f"{name}.wav")
+    lines = []
+
+    def backwards(paths, args, ensemble):
+        for position in reversed(range(len(paths))):
+            yield position, *command_line.analyse(paths[position], args, ensemble)
+            lines.append((tmp_path / "scream-scan.journal").read_text().count("\n") - 1)
+
+    plain = detect_json(capfd, "--file", "a.wav", "a.wav", "b.wav", "c.wav")
+    monkeypatch.setattr(command_line, "analyse_all", backwards)
+    assert detect_json(capfd, "--file", "a.wav", "a.wav", "b.wav", "c.wav", "--resume") == plain
+    assert lines == [1, 2, 3]  # the fourth is given out before this function goes on
+    assert detect_json(capfd, "--file", "a.wav", "b.wav", "c.wav", "--resume", ensemble=None)[1] == plain[1][1:]
+
+
+def test_a_process_that_is_killed_costs_one_file(capfd, tmp_path, monkeypatch):
+    """b.wav ends each process that analyses it; c.wav and d.wav were in hand, too, and are analysed all the same."""
+    for name in "abcd":
+        write_scene(tmp_path / f"{name}.wav")
+    ensemble = StandIn()
+
+    def in_processes(paths, args):
+        for position, path in paths.items():
+            if path.endswith("b.wav"):
+                raise BrokenExecutor
+            yield position, *command_line.analyse(path, args, ensemble)
+
+    monkeypatch.setattr(command_line, "analyse_in_processes", in_processes)
+    status, records, err = detect_json(capfd, "--file", tmp_path, "--jobs", "2", ensemble=ensemble)
+    sentence = f"{tmp_path}/b.wav: the process that analysed it was ended from outside, maybe for lack of memory"
+    assert status == 1 and err.startswith(f"error: {sentence}\n") and "1 failed" in err
+    assert [record.get("error", record.get("verdict")) for record in records] == ["scream", sentence, "scream", "scream"]
+
+
+def test_events_that_were_cut_out_are_not_analysed_again(capfd, tmp_path):
+    write_scene(tmp_path / "a.wav")
+    for _ in range(2):
+        status, records, _ = detect_json(capfd, "--file", tmp_path, "--clips", tmp_path / "clips")
+        assert status == 0 and len(records) == 1 and len(os.listdir(tmp_path / "clips")) == 1
 
 
 def test_clock():

@@ -14,7 +14,7 @@ import soundfile
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, read_audio, read_blocks
 from stand_in import StandIn
 from utils.events import EventSettings
-from utils.pipe import ReadAhead, read_stream
+from utils.pipe import ReadAhead, read_stream, read_wav_header
 from utils.scan import ScoredWindow, loud_part, loud_part_probability, scan, score_windows
 
 
@@ -189,7 +189,8 @@ def test_pipe_equals_file(tmp_path, subtype, tag, bits, channels, rate):
     np.testing.assert_array_equal(np.concatenate(list(read_stream(io.BytesIO(whole)))), expected)
     first = whole.index(b"data") + 8
     samples = whole[first : first + round(2.3 * rate) * channels * bits // 8]
-    for length in (0, 0xFFFFFFFF):  # what a streaming writer leaves in the header
+    for length in (0, 0xFFFFFFFF, 0x7FFFF000):  # what a streaming writer leaves in the header
+        assert read_wav_header(io.BytesIO(wav_header(length, tag, channels, rate, bits)))[-1] is None
         stream = io.BytesIO(wav_header(length, tag, channels, rate, bits) + samples)
         np.testing.assert_array_equal(np.concatenate(list(read_stream(stream))), expected)
     if bits == 16:

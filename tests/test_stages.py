@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import REPOSITORY
 
@@ -203,3 +204,21 @@ def test_stage_1_lets_its_processes_end(tiny_data_set, tmp_path, monkeypatch):
     status = extract_features.main(["--audio", str(tiny_data_set / "described"), "--signals", "2",
                                     "--csv", str(tmp_path / "audio_features.csv"), "--data", str(tmp_path)])
     assert status == 0 and len(ended) == 3  # clips, signals, scenes: none broken off, which costs a third of a second
+
+
+def test_clips_whose_names_are_not_text_and_that_make_no_split(tmp_path):
+    """Clips numbered in a row count as one recording: nothing is left to test on, and the stages say so."""
+    rng, odd = np.random.default_rng(0), os.fsdecode(b"caf\xe9-1.wav")
+    for label in ("scream", "non_scream"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for name in (f"{label}_1.wav", f"{label}_2.wav", f"{label}_3.wav", odd):
+            soundfile.write(os.fsencode(tmp_path / "set" / label / name), 0.1 * rng.standard_normal(22050), 22050)
+    said = run_well(tmp_path, "extract_features.py", "--audio", "set", "--jobs", "1", "--signals", "0").stderr
+    assert "note: no scream clips for test, no non_scream clips for test" in said and "a column group" in said
+    with open(tmp_path / "audio_features.csv", encoding="utf-8", errors="surrogateescape") as table:
+        assert sum(row["file"].endswith(odd) for row in csv.DictReader(table)) == 2
+    assert "SVM: too few recordings to tune it by" in run_well(tmp_path, "train_ml.py", "--jobs", "1").stdout
+    for name in NETWORKS:
+        run_well(tmp_path, f"train_{name}.py", *SHORT)
+    finished = run(tmp_path, "compare_models.py")
+    assert finished.returncode == 1 and "no clips to test on" in finished.stderr and "Traceback" not in finished.stderr

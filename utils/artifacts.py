@@ -97,8 +97,20 @@ def library_versions(*names):
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
+def open_closed_streams():
+    """Lead standard input, output or error nowhere where the caller has closed it, as some services do."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one: no other file shall get it
+    sys.stdin = sys.stdin or open(os.devnull)
+    sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")
+
+
 def run_stage(main):
     """Run a stage's main(): its integer becomes the exit status; a user's mistake becomes one line and status 1."""
+    open_closed_streams()
     try:
         sys.exit(main())
     except (ArtifactError, AudioError) as error:

@@ -96,28 +96,39 @@ class FileFrom(io.FileIO):
         return super().tell() - self.first
 
 
-def first_sample_byte(file):
-    """Where the samples of a WAV begin: behind the head of its data chunk. None if there is no such chunk."""
-    position = 12  # behind "RIFF", the length and "WAVE"
+def wav_chunks(file, position):
+    """Yield (name, first byte, size) of the chunks of a WAV that lie from byte `position` on."""
     while True:
         file.seek(position)
-        head = file.read(8)  # name and size of a chunk
+        head = file.read(8)
         if len(head) < 8:
-            return None
-        position += 8
-        if head[:4] == b"data":
-            return position
+            return
         size = int.from_bytes(head[4:], "little")
-        position += size + size % 2  # chunks begin at even bytes
+        yield head[:4], position + 8, size
+        position += 8 + size + size % 2  # chunks begin at even bytes
+
+
+def holds_only_chunks(file, position):
+    """Whether from byte `position` on there are chunks, such as notes, one after another to the end of the file."""
+    begin = position
+    for name, first, size in wav_chunks(file, position):
+        if not all(32 <= character < 127 for character in name):
+            return False
+        position = first + size
+    end = file.seek(0, os.SEEK_END)
+    return begin < position and position + position % 2 in (end, end + 1)
 
 
 def open_unfinished_wav(path, sound):
     """Open a WAV whose recorder stopped before it wrote the length: all from the data chunk to the end of the file.
 
-    sound: the same file as libsndfile opened it, without samples; it is returned if there is no data chunk.
+    sound: the same file as libsndfile opened it, without samples; it is returned if there is no data chunk, or if only
+    other chunks follow it.
     """
     with open(path, "rb") as file:
-        samples_at = first_sample_byte(file)
+        samples_at = next((first for name, first, _ in wav_chunks(file, 12) if name == b"data"), None)  # 12: behind "WAVE"
+        if samples_at is not None and holds_only_chunks(file, samples_at):
+            samples_at = None
     if samples_at is None:
         return sound
     with contextlib.closing(sound):
@@ -192,6 +203,10 @@ def resample_blocks(blocks, rate):
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
+def warn_of_damage(name, decoded_s):
+    print(f"warning: {name}: is damaged or cut off; {decoded_s:.1f} s could be decoded", file=sys.stderr)
+
+
 def decoded_blocks(sound, name):
     """Mono blocks of an open sound file, one second each, so that results never depend on who reads them.
 
@@ -219,7 +234,7 @@ def decoded_blocks(sound, name):
     if not frames_read:
         raise AudioError(f"{name}: is damaged, nothing could be decoded ({damage})" if damage else f"{name}: holds no samples")
     if damage:
-        print(f"warning: {name}: is damaged or cut off; {frames_read / sound.samplerate:.1f} s could be decoded", file=sys.stderr)
+        warn_of_damage(name, frames_read / sound.samplerate)
 
 
 def ffmpeg_blocks(path):
@@ -234,10 +249,13 @@ def ffmpeg_blocks(path):
                 stereo = np.frombuffer(raw[: len(raw) // 8 * 8], "<f4").reshape(-1, 2)
                 total += len(stereo)
                 yield mono(stereo)
+            damaged = process.wait() != 0
         finally:
             process.kill()
     if not total:
         raise AudioError(f"{printable(path)}: is not a readable audio file (soundfile and ffmpeg both refused it)")
+    if damaged:
+        warn_of_damage(printable(path), total / SAMPLE_RATE)
 
 
 def read_blocks(path):

@@ -5,6 +5,7 @@ lead to the same files (a shared disk, or the same folder on every machine).
 """
 
 import contextlib
+from concurrent.futures import BrokenExecutor
 
 from utils.artifacts import ArtifactError
 
@@ -25,9 +26,15 @@ def check_backend_options(parser, args):
 
 @contextlib.contextmanager
 def joblib_backend(backend="local", scheduler=None):
-    """Inside the `with`, joblib.Parallel runs where `backend` says. Raises ArtifactError without package or cluster."""
+    """Inside the `with`, joblib.Parallel runs where `backend` says.
+
+    Raises ArtifactError without package or cluster, and when a process is ended from outside.
+    """
     if backend == "local":
-        yield
+        try:
+            yield
+        except BrokenExecutor:
+            raise ArtifactError("a process was ended from outside, maybe for lack of memory: try fewer --jobs") from None
         return
     try:
         from distributed import Client

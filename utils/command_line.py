@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 import time
+from concurrent.futures import BrokenExecutor
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: threads share windows, not matrix products
 
@@ -141,22 +142,46 @@ def worker_ensemble(**options):
     return load(argparse.Namespace(**options))
 
 
-def analyse_in_worker(path, args):
+def analyse_in_worker(position, path, args):
     options = {name: getattr(args, name) for name in ("models", "names", "device", "threads", "trust_models", "jobs", "backend")}
-    return analyse(path, args, worker_ensemble(**options))
+    return position, *analyse(path, args, worker_ensemble(**options))
+
+
+def analyse_in_processes(paths, args):
+    """Yield (position, record, failures) for each of {position: path}, in the order in which they are done."""
+    from joblib import Parallel, delayed
+
+    n_jobs = min(args.jobs, max(2, len(paths)))  # with one, joblib would work in this process
+    yield from Parallel(n_jobs, return_as="generator_unordered")(
+        delayed(analyse_in_worker)(position, path, args) for position, path in paths.items())
+
+
+def analyse_alone(position, path, args):
+    """One result of analyse_in_processes, for a file that may be what ended a process."""
+    try:
+        [result] = analyse_in_processes({position: path}, args)
+        return result
+    except BrokenExecutor:
+        sentence = f"{shown(path)}: the process that analysed it was ended from outside, maybe for lack of memory"
+        return position, {"file": path, "error": sentence}, [sentence]
 
 
 def analyse_all(paths, args, ensemble):
-    """Yield (record, failures) for each path, in order; with --jobs several processes work at the same time."""
+    """Yield (position in `paths`, record, failures) for each path; with --jobs in the order in which they are done."""
     if args.backend == "local" and (args.jobs == 1 or len(paths) < 2):
-        for path in paths:
-            yield analyse(path, args, ensemble)
+        for position, path in enumerate(paths):
+            yield position, *analyse(path, args, ensemble)
         return
-    from joblib import Parallel, delayed
-
+    left = dict(enumerate(paths))
     with joblib_backend(args.backend, args.scheduler):
-        workers = Parallel(max(1, min(args.jobs, len(paths))), return_as="generator")
-        yield from workers(delayed(analyse_in_worker)(path, args) for path in paths)
+        while left:
+            try:
+                for result in analyse_in_processes(left.copy(), args):
+                    del left[result[0]]
+                    yield result
+            except BrokenExecutor:
+                for position in list(left)[: 2 * args.jobs]:  # about as many were in hand; one of them may be the cause
+                    yield analyse_alone(position, left.pop(position), args)
 
 
 def open_journal(args, ensemble, n_inputs):
@@ -186,15 +211,19 @@ def analyse_or_recall(inputs, args, ensemble, journal):
             known[path] = {"file": path, "error": error}, [error]
         elif recalled:
             known[path] = recalled, []
-    fresh = analyse_all([path for path, _ in inputs if path not in known], args, ensemble)
+    fresh = [path for path, _ in inputs if path not in known]
+    results, waiting, turn = analyse_all(fresh, args, ensemble), {}, 0
     for path, _ in inputs:
         if path in known:
             yield known[path]
             continue
-        record, failures = next(fresh)
-        if journal and path != "-" and (not failures or "error" in record):
-            journal.add(path, record)
-        yield record, failures
+        while turn not in waiting:
+            position, record, failures = next(results)
+            if journal and path != "-" and (not failures or "error" in record):
+                journal.add(fresh[position], record)  # at once, whoever's turn it is: after a kill it counts
+            waiting[position] = record, failures
+        yield waiting.pop(turn)
+        turn += 1
 
 
 def detect(args, ensemble=None, note=None):
@@ -203,7 +232,7 @@ def detect(args, ensemble=None, note=None):
     ensemble: loaded models, or None to load them. note: a line to print above the results.
     """
     began = time.perf_counter()
-    inputs = find_inputs(args.file)
+    inputs = find_inputs(args.file, leave_out=args.clips)
     ensemble = ensemble or load(args)
     printer = Printer(args, ensemble, len(inputs))
     printer.begin(note)

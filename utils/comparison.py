@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from utils.artifacts import ArtifactError
-from utils.dataset import MEL_NPY, STFT_NPY, read_spectrograms
+from utils.dataset import EXTRACT, HOW_TO_GROUP, MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
 from utils.evaluation import highest_window, ranking_figures, verdict_figures
 from utils.figures import empty_figure, import_seaborn, save_figure
@@ -18,7 +18,12 @@ COLUMNS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall",
 
 
 def score_rows(ensemble, windows, data_dir, manifest, rows, batch=256):
-    """Probabilities [len(rows), n_models] of stored windows; the spectrograms are read from data_dir in pieces."""
+    """Probabilities [len(rows), n_models] of stored windows; the spectrograms are read from data_dir in pieces.
+
+    Raises ArtifactError if there are no rows.
+    """
+    if not len(rows):
+        raise ArtifactError(f"there are no clips to test on: {HOW_TO_GROUP}")
     stft = read_spectrograms(data_dir, STFT_NPY, len(windows), manifest)
     mel = read_spectrograms(data_dir, MEL_NPY, len(windows), manifest)
     scored = []
@@ -147,10 +152,37 @@ def draw_confusion(axis, name, matrix):
     axis.set(title=name, xlabel="called", ylabel="true")
 
 
-def refuse_seen_clips(models_dir, reports):
-    """ArtifactError when any of the models was trained on all data: nothing is left to test it on."""
-    seen = [name for name in MODEL_NAMES if reports.get(name, {}).get("training", {}).get("all_data")]
+def training_settings(report):
+    """What a model's JSON says of its training: sources, folds, fold, seed ..., and the fingerprint of stage 1's artifacts."""
+    settings = report.get("settings", {})
+    return settings | settings.get("options", {})
+
+
+def refuse_seen_clips(models_dir, reports, fingerprint):
+    """ArtifactError when any of the models may have learned from clips of the test split.
+
+    reports: {model: its JSON}; fingerprint: of the artifacts of stage 1 whose test split is to be used.
+    """
+    seen, elsewhere, other_part = [], [], []
+    for name in MODEL_NAMES:
+        if name not in reports:
+            continue
+        settings = training_settings(reports[name])
+        if reports[name].get("training", {}).get("all_data"):
+            seen.append(name)
+        elif settings.get("fingerprint") != fingerprint:
+            elsewhere.append(name)
+        elif settings.get("sources") or settings.get("folds") or settings.get("split", "group") != "group":
+            other_part.append(name)
     if seen:
         raise ArtifactError(
             f"{', '.join(seen)} in {models_dir} were trained on all clips, so a test on them would flatter; for honest figures "
             f"train without --all-data into another folder (--models DIR) and compare with --models DIR")
+    if elsewhere:
+        raise ArtifactError(
+            f"{', '.join(elsewhere)} in {models_dir} were trained from other artifacts than these of {EXTRACT}, maybe with "
+            f"another split: run the training scripts again, or give their --features and --data")
+    if other_part:
+        raise ArtifactError(
+            f"{', '.join(other_part)} in {models_dir} were trained with --sources, --folds or --split random, so the test split "
+            f"may hold clips that they learned from: train without these options into another folder (--models DIR)")

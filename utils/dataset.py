@@ -19,6 +19,8 @@ SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.70, 0.15, 0.15)
 NEIGHBOURS_PER_GROUP = 25  # file numbers this close may be cuts of one recording
 EXTRACT = "python extract_features.py"
+HOW_TO_GROUP = (f"names with numbers of one block of {NEIGHBOURS_PER_GROUP} count as cuts of one recording, which stays on one "
+                "side of the split; a clips.csv with a column group says what belongs together")
 FEATURES_CSV, AUGMENTED_CSV = "audio_features.csv", "augmented_features.csv"
 STFT_NPY, MEL_NPY, LABELS_NPY = "cnn_spectrograms.npy", "cnn_mel_spectrograms.npy", "cnn_labels.npy"
 MANIFEST = "manifest.json"
@@ -58,10 +60,16 @@ def group_from_name(name):
 
 def find_described_clips(folder):
     """Clips of a folder with a clips.csv (columns path, label; optional source, group, sound_class)."""
-    with open(os.path.join(folder, "clips.csv"), newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
-        rows = list(csv.DictReader(file))
+    try:
+        with open(os.path.join(folder, "clips.csv"), newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
+            rows = list(csv.DictReader(file))
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{folder}/clips.csv is not in UTF-8: save it as CSV UTF-8") from None
     if not rows or not {"path", "label"} <= rows[0].keys():
         raise ArtifactError(f"{folder}/clips.csv needs the columns path and label")
+    for number, row in enumerate(rows, start=1):
+        if not row["path"] or not row["label"]:
+            raise ArtifactError(f"{folder}/clips.csv: row {number} lacks its path or its label")
     name = os.path.basename(os.path.abspath(folder))
     others = sorted({str(row["label"]) for row in rows} - {"scream", "non_scream"})
     if others:
@@ -281,7 +289,8 @@ def read_windows(csv_path, manifest=None):
     if manifest is not None:
         check_size(csv_path, manifest)
     try:
-        table = pd.read_csv(csv_path, dtype={"file": str, "group": str, "source": str, "sound_class": str}, keep_default_na=False)
+        table = pd.read_csv(csv_path, dtype={"file": str, "group": str, "source": str, "sound_class": str}, keep_default_na=False,
+                            encoding_errors="surrogateescape")
     except FileNotFoundError:
         raise ArtifactError(f"{csv_path} is missing: run {EXTRACT} first") from None
     except (OSError, ValueError) as error:
@@ -373,6 +382,8 @@ def check_split_options(parser, args):
         parser.error("--folds (3 or more) and --fold (from 0) go together")
     if args.all_data and (args.sources or args.folds):
         parser.error("--all-data excludes --sources and --folds")
+    if args.sources and args.folds:
+        parser.error("--sources and --folds exclude each other")
 
 
 def copies_of(part, augmented, windows, split):

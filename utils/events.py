@@ -57,6 +57,8 @@ class EventSettings:
     def fires(self, votes, probability, verdict):
         if self.by_vote:
             return bool(verdict)
+        if probability == 0:  # silence, which no model has scored: no threshold makes it a scream
+            return False
         return probability >= (self.threshold or 0) and votes >= (self.min_votes or 0)
 
 

@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 from utils.artifacts import ArtifactError
-from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, read_blocks
+from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, printable, read_blocks
 from utils.ensemble import CLASSICAL_FILES, NETWORK_FILES, NETWORK_INPUTS
 from utils.event_files import clip_name
 from utils.features import FEATURE_NAMES, N_BANDS, describe_windows
@@ -212,7 +212,7 @@ def explain_recording(record, ensemble, folder, hop=WINDOW_HOP):
             continue
         window_s, window, probability, votes = strongest
         place = f"event {short_clock(start_s)} to {short_clock(end_s)}" if events else "no event"
-        title = (f"{os.path.basename(file)}   {place}, strongest window from {short_clock(window_s)}   "
+        title = (f"{printable(os.path.basename(file))}   {place}, strongest window from {short_clock(window_s)}   "
                  f"probability {probability:.2f}   {votes} of {len(ensemble.names)} votes")
         path = os.path.join(folder, clip_name(file, start_s if events else window_s).removesuffix(".wav") + ".png")
         save_figure(draw_explanation(explain_window(window, ensemble), title), path)

@@ -8,8 +8,15 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXAMPLES = "data/examples"  # clips that ship with the project, beside main.py
 
 
-def find_inputs(paths):
-    """Files to analyse, in a stable order: [(path, error sentence or None)]. Folders give what lies below them, sorted."""
+def lies_below(path, folder):
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
+
+
+def find_inputs(paths, leave_out=None):
+    """Files to analyse, in a stable order: [(path, error sentence or None)]. Folders give what lies below them, sorted.
+
+    leave_out: a folder below them that is not searched, because this program writes recordings there.
+    """
     from utils.audio import printable
     from utils.dataset import AUDIO_EXTENSIONS, audio_files
 
@@ -20,6 +27,8 @@ def find_inputs(paths):
         else:
             unreadable = []  # an OSError for each folder
             below = audio_files(path, unreadable.append)
+            if leave_out:
+                below = [found for found in below if not lies_below(found, leave_out)]
             inputs += [(found, None) for found in below]
             for error in unreadable:
                 inputs.append((error.filename, f"{printable(error.filename)}: this folder cannot be read ({error.strerror})"))

@@ -107,6 +107,8 @@ def parse_arguments(parser, argv=None):
             parser.error(f"--on-event: {error}")
     if (args.live is not None or "-" in (args.file or ())) and (args.audacity or args.raven or args.clips or args.explain):
         parser.error("--audacity, --raven, --clips and --explain need files; save the sound to a file first")
+    if args.resume and (args.live is not None or "-" in (args.file or ())):
+        parser.error("--resume goes on with files, not with standard input or the microphone")
     check_backend_options(parser, args)
     if args.backend == "dask" and (args.live is not None or "-" in (args.file or ())):
         parser.error("--backend dask works on files, not on standard input or the microphone")

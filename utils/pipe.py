@@ -12,6 +12,7 @@ WAV_CODINGS = {  # (format tag, bits per sample) -> (numpy type, offset, full sc
     (1, 8): ("u1", 128, 2.0**7), (1, 16): ("<i2", 0, 2.0**15), (1, 24): ("<i4", 0, 2.0**31), (1, 32): ("<i4", 0, 2.0**31),
     (3, 32): ("<f4", 0, 1.0), (3, 64): ("<f8", 0, 1.0),
 }
+UNKNOWN_LENGTH = 0x7FFFF000  # bytes; from here on it is a placeholder: this one is SoX's, ffmpeg's is 0xFFFFFFFF
 STREAM_NAME = "standard input"
 AHEAD_BLOCKS = 200  # blocks read ahead of the scoring at most: 20 s of a single channel
 
@@ -28,7 +29,7 @@ def read_exactly(stream, n_bytes):
 def read_wav_header(stream):
     """Read up to the samples of a WAV that arrives in order: (format tag, bits, channels, rate in Hz, data bytes or None).
 
-    None stands for the lengths 0 and 0xFFFFFFFF that a streaming writer leaves in the header: until the end.
+    None stands for the lengths that a streaming writer leaves in the header: until the end.
     """
     riff = read_exactly(stream, 12)
     if not riff:
@@ -43,7 +44,7 @@ def read_wav_header(stream):
             raise AudioError(f"{STREAM_NAME}: the WAV stream ends before its samples")
         size = int.from_bytes(chunk[4:], "little")
         if chunk[:4] == b"data" and layout:
-            return *layout, None if size in (0, 0xFFFFFFFF) else size
+            return *layout, None if size == 0 or size >= UNKNOWN_LENGTH else size
         if chunk[:4] == b"data" or size > 1 << 20:
             raise AudioError(f"{STREAM_NAME}: damaged WAV header")
         body = read_exactly(stream, size + size % 2)  # chunks are padded to an even length
@@ -94,7 +95,7 @@ def stream_samples(stream, coding, channels, rate, n_bytes):
 def read_stream(stream, raw_rate=None, raw_channels=1):
     """Yield audio that arrives on a pipe as mono float32 blocks at 22,050 Hz, the same samples as from a file.
 
-    stream: binary. A WAV (PCM or float; lengths of 0 or 0xFFFFFFFF mean until the end), or, with `raw_rate` in Hz, raw
+    stream: binary. A WAV (PCM or float; a length of 0, or of 2 GB and more, means until the end), or, with `raw_rate` in Hz, raw
     16-bit little-endian samples of `raw_channels` interleaved channels. Raises AudioError.
     """
     if raw_rate is None:

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import scipy.fft
 
+from utils.audio import printable
 from utils.event_files import safe_name
 from utils.features import N_MELS, decibels, hann, hz_to_mel, mel_power
 from utils.figures import empty_figure, save_figure
@@ -128,7 +129,7 @@ def draw_recording(overview, windows, model_names, record, threshold=None):
     draw_spectrogram(above, overview.decibels(), (0, duration_s))
     events = record["events"]
     n_events = f"{len(events)} event{'s' * (len(events) != 1)}"
-    above.set_title(f"{os.path.basename(record['file'])}   {short_clock(duration_s)}   {n_events}", parse_math=False)
+    above.set_title(f"{printable(os.path.basename(record['file']))}   {short_clock(duration_s)}   {n_events}", parse_math=False)
     if windows:
         times = np.array([(window.start_s + window.end_s) / 2 for window in windows])
         curves = np.column_stack([np.stack([window.probabilities for window in windows]),

@@ -12,10 +12,10 @@ def markdown_table(header, rows):
 
 
 def write_csv(path, header, rows):
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file).writerows([header, *rows])
 
 
 def write_text(path, text):
-    with atomic_path(path) as temporary, open(temporary, "w") as file:
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
