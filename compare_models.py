@@ -5,7 +5,8 @@
     python compare_models.py --cross-validate 5  every clip tested once, by models that never saw its group
 
 The first takes seconds. The other two train through the stage scripts, in checkpoints/, and continue where they were
-interrupted (models there of other artifacts or options are trained again); on 2 CPU cores with --jobs 2, three seeds of --transfer take about 30 minutes, 5-fold cross-validation 20.
+interrupted; models there of other artifacts or options are trained again. On 2 CPU cores with --jobs 2, three seeds of
+--transfer take about 30 minutes, 5-fold cross-validation 20.
 """
 
 import argparse

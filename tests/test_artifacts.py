@@ -140,7 +140,7 @@ def test_library_versions():
 
 
 STAGE = """
-import errno
+import errno, os, signal, time
 from utils.artifacts import *
 def main():
     {body}
@@ -154,6 +154,7 @@ run_stage(main)
     ("raise ArtifactError('data is missing: run it first')", 1, "error: data is missing: run it first\n"),
     ("raise AudioError('a.wav: no sound')", 1, "error: a.wav: no sound\n"),
     ("raise KeyboardInterrupt", 130, "interrupted; nothing half-written is left\n"),
+    ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)", 143, "interrupted; nothing half-written is left\n"),
     ("raise BrokenPipeError", 141, ""),
     ("raise OSError(errno.ENOSPC, 'No space left on device', 'data/x.npy')", 1, "error: No space left on device: data/x.npy\n"),
     ("raise OSError(errno.EACCES, 'Permission denied', 'models')", 1, "error: Permission denied: models\n"),

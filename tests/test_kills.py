@@ -183,15 +183,19 @@ def test_killed_at_random_moments(stage):
     print(f"{stage.script}: killed at {kills} random moments of a run of {stage.seconds:.1f} s")
 
 
-def test_interrupted_with_ctrl_c(stage):
-    """SIGINT in the middle: nothing half-written is left, not even under a temporary name."""
+@pytest.mark.parametrize("by", ["Ctrl-C", "kill"])
+def test_interrupted(stage, by):
+    """SIGINT to all, or SIGTERM to the stage alone: nothing half-written is left, not even under a temporary name."""
     for share in (0.4, 0.7, 0.9):
         target = stage.prepare()
         process = start(stage.command(target))
         try:
             process.communicate(timeout=share * stage.seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGINT)
+            if by == "Ctrl-C":
+                os.killpg(process.pid, signal.SIGINT)
+            else:
+                process.terminate()
             process.communicate()
         stage.check_whole(target)
         assert not list(target.rglob(".*.tmp*"))

@@ -435,7 +435,8 @@ def test_a_killed_run_is_continued(tmp_path, table):
         assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_pipe_in_real_time():
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_pipe_in_real_time(end):
     """Events are printed while the pipe is still open, at most a window and a hop after the sound's end; Ctrl-C ends."""
     script = SLOW_STAND_IN.format(folder=str(REPOSITORY / "tests"), repository=str(REPOSITORY)).replace(
         "sys.exit(run(", "from utils.artifacts import run_stage\nrun_stage(lambda: run(")
@@ -449,9 +450,9 @@ def test_a_pipe_in_real_time():
     event = json.loads(process.stdout.readline())  # empty, after a minute, if the event needs more sound
     watchdog.cancel()
     assert event["start_s"] == pytest.approx(2.0, abs=0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(end)
     out, err = process.communicate()
-    assert process.returncode == 130 and out == b"" and len(err.splitlines()) == 1
+    assert process.returncode == 128 + end and out == b"" and len(err.splitlines()) == 1
 
 
 class FakeMicrophone:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from importlib import metadata
@@ -108,16 +109,24 @@ def open_closed_streams():
     sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")
 
 
+def interrupt(signal_number, _):
+    raise KeyboardInterrupt(signal_number)
+
+
 def run_stage(main):
-    """Run a stage's main(): its integer becomes the exit status; a user's mistake becomes one line and status 1."""
+    """Run a stage's main(): its integer becomes the exit status; a user's mistake becomes one line and status 1.
+
+    SIGTERM, as kill and service managers send it, ends the stage as Ctrl-C does.
+    """
     open_closed_streams()
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         sys.exit(main())
     except (ArtifactError, AudioError) as error:
         sys.exit(f"error: {error}")  # prints to stderr, status 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print("interrupted; nothing half-written is left", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + (interruption.args[0] if interruption.args else signal.SIGINT))
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
