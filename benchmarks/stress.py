@@ -23,7 +23,7 @@ from utils import scenes
 from utils.artifacts import ArtifactError, run_stage
 from utils.audio import clean_window, cut_windows, read_audio
 from utils.comparison import refuse_seen_clips
-from utils.dataset import FEATURES_CSV, audio_files, read_windows
+from utils.dataset import FEATURES_CSV, audio_files, read_manifest, read_windows
 from utils.ensemble import load_ensemble
 from utils.figures import empty_figure, save_figure
 from utils.scan import scan
@@ -138,18 +138,20 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ambience", required=True, metavar="DIR", help="folder of long recordings without screams")
     parser.add_argument("--features", default=FEATURES_CSV, metavar="CSV")
+    parser.add_argument("--data", default="data", metavar="DIR")
     parser.add_argument("--models", default="models", metavar="DIR")
     parser.add_argument("--others", type=int, default=150, help="how many clips without a scream (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)), metavar="DIR")
     args = parser.parse_args(argv)
     ensemble = load_ensemble(args.models, threads=2)
-    refuse_seen_clips(args.models, ensemble.reports)
+    manifest = read_manifest(args.data)
+    refuse_seen_clips(args.models, ensemble.reports, manifest["fingerprint"])
     paths = audio_files(args.ambience)
     found = {name: next((p for p in paths if part in os.path.basename(p)), None) for name, part in BACKGROUNDS.items()}
     if None in found.values():
         raise ArtifactError(f"{args.ambience} needs recordings named with {', '.join(BACKGROUNDS.values())}")
-    files, label = choose_clips(read_windows(args.features), args.others, args.seed)
+    files, label = choose_clips(read_windows(args.features, manifest), args.others, args.seed)
     clips = [read_audio(path) for path in files]
     ambience = {name: read_audio(path) for name, path in found.items()}
     rows = measure(ensemble, clips, label, conditions(ambience), args.seed)

@@ -36,6 +36,7 @@ BREAKS = [  # module, line, what it becomes
     ("events", "ABOVE_RECENT = 12.0, 1.0", "ABOVE_RECENT = 12.0, 0.9"),
     ("events", "ABOVE_RECENT = 12.0, 1.0", "ABOVE_RECENT = 10.0, 1.0"),
     ("events", "log_odds - max(recent)", "log_odds - min(recent)"),
+    ("events", "if probability == 0:", "if False:"),
     ("events", "start_s - BACKGROUND_S - SAME_SOUND_S", "-1e9"),
     ("events", "if start >= start_s - RECENT_S - SAME_SOUND_S", ""),
     ("events", "SURE_VOTES = 0.8, 6", "SURE_VOTES = 0.9, 6"),
