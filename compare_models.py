@@ -17,9 +17,9 @@ import sys
 
 import numpy as np
 
-from utils.artifacts import ArtifactError, read_json, run_stage
+from utils.artifacts import ArtifactError, read_json, run_stage, training_settings
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
-                              plot_transfer, refuse_seen_clips, score_rows, time_models, training_settings)
+                              plot_transfer, refuse_seen_clips, score_rows, time_models)
 from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
 from utils.inputs import REPOSITORY

@@ -23,7 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.svm import SVC
 
-from utils.artifacts import ArtifactError, atomic_path, library_versions, list_pickle, read_json, run_stage, sha256_of, write_json
+from utils.artifacts import (ArtifactError, atomic_path, check_evaluated, library_versions, list_pickle, read_json, run_stage,
+                             sha256_of, write_json)
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (AUGMENTED_CSV, EXTRACT, HOW_TO_GROUP, add_split_options, check_size, check_split_options,
                            choose_split, copies_of, group_near_copies, read_manifest, read_windows, spread_groups)
@@ -156,6 +157,8 @@ def train_all(windows, extra, split, settings, args, write=True):
     for name, pipeline in build_pipelines(args.seed).items():
         json_path = os.path.join(args.models, os.path.splitext(CLASSICAL_FILES[name])[0] + ".json")
         evaluated = read_json(json_path, "train_ml.py without --all-data") if args.all_data else None
+        if evaluated:
+            check_evaluated(json_path, evaluated, settings)
         calibration = train(name, pipeline, windows, extra, split, evaluated, args)
         figures[name] = evaluate(pipeline, windows, split, calibration)
         if write:

@@ -1,5 +1,6 @@
 import io
 import os
+import pathlib
 import signal
 import sys
 import threading
@@ -249,13 +250,34 @@ def test_failing_hanging_and_vanishing_commands_are_reported(tmp_path):
     assert time.monotonic() - began < 10
     assert "took longer than 0.2 s" in reports[1] and not hanging.running
 
+    script = tmp_path / "parent"
+    script.write_text(f"#!/bin/sh\nsleep 77 &\necho $! > {tmp_path}/child\nwait\n")
+    script.chmod(0o755)
+    hanging = EventCommand(str(script), timeout_s=1, report=reports.append)
+    hanging(EVENT)
+    hanging.finish()
+    child = pathlib.Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/status")
+    assert "took longer than 1 s" in reports[2]
+    assert not child.exists() or "\tZ" in child.read_text()  # what it has started ended with it
+
     script = tmp_path / "alarm"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
     vanishing = EventCommand(str(script), report=reports.append)
     script.unlink()
     vanishing(EVENT)
-    assert "could not be started" in reports[2]
+    assert "could not be started" in reports[3]
+
+
+def test_a_microphone_that_cannot_start_is_one_sentence(recording):
+    class Busy(PlayedFile):
+        def start(self):
+            raise RuntimeError("Error starting stream: Device unavailable [PaErrorCode -9985]")
+
+    microphone = Microphone(None, lambda *callbacks: Busy(recording, *callbacks[1:]))
+    with pytest.raises(AudioError, match=r"^microphone: cannot be started \(Error starting stream: Device unavailable"):
+        next(microphone.blocks())
+    assert microphone.stream.closed
 
 
 def test_flood_of_events_is_bounded():

@@ -4,6 +4,7 @@ Most tests run in this process with a stand-in for the models; the last ones use
 """
 
 import contextlib
+import errno
 import gc
 import io
 import json
@@ -29,6 +30,7 @@ from utils import command_line, ensemble, events
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
 from utils.command_line import run
+from utils.event_files import EventTable
 from utils.report import clock, timeline
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -297,6 +299,24 @@ def test_pipe_runs_a_command_and_fills_a_table(capfd, tmp_path, monkeypatch):
     assert len((tmp_path / "events.csv").read_text().splitlines()) == 2
 
 
+def test_a_table_that_cannot_be_written_any_more_ends_no_watch(capfd, tmp_path, monkeypatch):
+    path = write_scene(tmp_path / "a.wav", [(2.0, 1.0), (12.0, 1.0), (22.0, 1.0)], 30)
+    feed(monkeypatch, pathlib.Path(path).read_bytes())
+    write = EventTable.write
+
+    def full_from_the_second_on(table, file, events):
+        if events[0]["start_s"] > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(table, file, events)
+
+    monkeypatch.setattr(EventTable, "write", full_from_the_second_on)
+    command = f"{sys.executable} -c \"open(r'{tmp_path}/heard', 'a').write('x')\""
+    status, lines, err = detect_json(capfd, "--file", "-", "--on-event", command, "--csv", tmp_path / "events.csv")
+    assert status == 1 and len(lines) == 4 and len(lines[-1]["events"]) == 3
+    assert err.count("events.csv: cannot be written any more (No space left on device)") == 1
+    assert (tmp_path / "heard").read_text() == "xxx" and len((tmp_path / "events.csv").read_text().splitlines()) == 2
+
+
 def test_records_of_another_rule_or_operating_point_are_not_recalled(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_scene(tmp_path / "a.wav")
@@ -352,7 +372,9 @@ def test_files_that_are_done_before_their_turn_are_in_the_journal_at_once(capfd,
     monkeypatch.setattr(command_line, "analyse_all", backwards)
     assert detect_json(capfd, "--file", "a.wav", "a.wav", "b.wav", "c.wav", "--resume") == plain
     assert lines == [1, 2, 3]  # the fourth is given out before this function goes on
-    assert detect_json(capfd, "--file", "a.wav", "b.wav", "c.wav", "--resume", ensemble=None)[1] == plain[1][1:]
+    again = StandIn()
+    assert detect_json(capfd, "--file", "a.wav", "b.wav", "c.wav", "--resume", ensemble=again)[1] == plain[1][1:]
+    assert again.n_scored == 0
 
 
 def test_a_process_that_is_killed_costs_one_file(capfd, tmp_path, monkeypatch):
@@ -437,7 +459,10 @@ def test_a_killed_run_is_continued(tmp_path, table):
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_a_pipe_in_real_time(end):
-    """Events are printed while the pipe is still open, at most a window and a hop after the sound's end; Ctrl-C ends."""
+    """Events are printed while the pipe is still open, at most a window and a hop after the sound's end.
+
+    Ctrl-C or SIGTERM ends it, with the record of what had come.
+    """
     script = SLOW_STAND_IN.format(folder=str(REPOSITORY / "tests"), repository=str(REPOSITORY)).replace(
         "sys.exit(run(", "from utils.artifacts import run_stage\nrun_stage(lambda: run(")
     process = subprocess.Popen([sys.executable, "-c", script, "--json", "--file", "-", "--raw-rate", str(SAMPLE_RATE)],
@@ -448,11 +473,14 @@ def test_a_pipe_in_real_time(end):
     watchdog = threading.Timer(60, process.kill)
     watchdog.start()
     event = json.loads(process.stdout.readline())  # empty, after a minute, if the event needs more sound
-    watchdog.cancel()
     assert event["start_s"] == pytest.approx(2.0, abs=0.2)
     process.send_signal(end)
-    out, err = process.communicate()
-    assert process.returncode == 128 + end and out == b"" and len(err.splitlines()) == 1
+    out, err = process.stdout.read(), process.stderr.read()  # the pipe stays open
+    watchdog.cancel()
+    assert process.wait() == 0 and err == b""
+    record = json.loads(out)
+    assert record["duration_s"] == pytest.approx(3.0 + WINDOW_S + WINDOW_HOP / SAMPLE_RATE, abs=0.2)
+    assert record["events"] == [{key: event[key] for key in ("start_s", "end_s", "probability", "votes")}]
 
 
 class FakeMicrophone:

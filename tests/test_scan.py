@@ -3,7 +3,9 @@
 import io
 import itertools
 import json
+import os
 import struct
+import threading
 import time
 import tracemalloc
 
@@ -14,7 +16,7 @@ import soundfile
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, read_audio, read_blocks
 from stand_in import StandIn
 from utils.events import EventSettings
-from utils.pipe import ReadAhead, read_stream, read_wav_header
+from utils.pipe import ReadAhead, read_exactly, read_stream, read_wav_header
 from utils.scan import ScoredWindow, loud_part, loud_part_probability, scan, score_windows
 
 
@@ -196,6 +198,22 @@ def test_pipe_equals_file(tmp_path, subtype, tag, bits, channels, rate):
     if bits == 16:
         raw = np.concatenate(list(read_stream(io.BytesIO(samples), raw_rate=rate, raw_channels=channels)))
         np.testing.assert_array_equal(raw, expected)
+
+
+def test_a_pipe_that_does_not_wait_is_waited_for():
+    """Its other end may set O_NONBLOCK: then nothing to read is not the end."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+
+    def write_slowly():
+        with open(writing, "wb", buffering=0) as stream:
+            for part in (b"ab", b"cde", b"f"):
+                time.sleep(0.05)
+                stream.write(part)
+
+    threading.Thread(target=write_slowly).start()
+    with open(reading, "rb", buffering=0) as stream:
+        assert read_exactly(stream, 4) == b"abcd" and read_exactly(stream, 4) == b"ef"
 
 
 class Drip(io.RawIOBase):

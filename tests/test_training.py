@@ -156,6 +156,10 @@ def test_all_data_trains_as_long_as_the_evaluated_model(made, tmp_path, monkeypa
     assert after["training"]["epochs"] == before["training"]["best_epoch"] == 2 and after["training"]["all_data"]
     assert after["calibration"] == before["calibration"] and after["metrics"] == before["metrics"]
     assert equal(saved, averages[-1])
+    for options in (["--seed", "5"], ["--epochs", "7"]):  # another model's operating point and figures
+        with pytest.raises(ArtifactError, match=rf"cnn_model.json is of a model with other settings \({options[0][2:]}\)"):
+            train(made, tmp_path, "--all-data", *options)
+    assert report_of(tmp_path) == after
 
 
 # interruption and repetition

@@ -81,6 +81,21 @@ def read_json(path, made_by):
         raise ArtifactError(f"{path} is damaged ({error}): run {made_by} again") from None
 
 
+def training_settings(report):
+    """What a model's JSON says of its training: sources, folds, fold, seed ..., and the fingerprint of stage 1's artifacts."""
+    settings = report.get("settings", {})
+    return settings | settings.get("options", {})
+
+
+def check_evaluated(path, report, wanted):
+    """ArtifactError unless an evaluated model's JSON names the settings that --all-data is to use: {name: value}."""
+    made = training_settings(report)
+    differing = [name for name, value in wanted.items() if made.get(name) != value]
+    if differing:
+        raise ArtifactError(f"{path} is of a model with other settings ({', '.join(differing)}), so its operating point and "
+                            "figures would not be those of --all-data: train it without --all-data first, with the same options")
+
+
 def sha256_of(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -99,14 +114,13 @@ def library_versions(*names):
 
 
 def open_closed_streams():
-    """Lead standard input, output or error nowhere where the caller has closed it, as some services do."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one: no other file shall get it
+    """Lead standard input, output or error nowhere where the caller has closed it, as some services do.
+
+    Each takes the lowest free descriptor, which is its own: no other file shall get it.
+    """
     sys.stdin = sys.stdin or open(os.devnull)
-    sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
 def interrupt(signal_number, _):

@@ -60,11 +60,14 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
     from utils.audio import AudioError
     from utils.scan import BATCH, scan
 
-    blocks, hop, must_wait = open_blocks(path, args.raw_rate, args.raw_channels), hop_samples(args), None
+    blocks, hop = open_blocks(path, args.raw_rate, args.raw_channels), hop_samples(args)
+    must_wait = restore_signals = None
     if path == "-":
+        from utils.live import stop_on_signal
         from utils.pipe import ReadAhead
 
         blocks = arriving = ReadAhead(blocks)
+        restore_signals = stop_on_signal(arriving)
 
         def must_wait():
             return arriving.n_waiting < hop
@@ -88,6 +91,9 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
         raise
     except Exception as error:  # a night's run must not die of one file; the sentence says it is not the user's fault
         return {"file": path, "error": unexpected(path, error)}, [unexpected(path, error)]
+    finally:
+        if restore_signals:
+            restore_signals()
     failures = []
     for write in output_writers(args, record, picture, ensemble):
         try:
@@ -275,7 +281,8 @@ def detect_files(inputs, args, ensemble, printer):
 
 @contextlib.contextmanager
 def event_outputs(args, ensemble, printer, file):
-    """What happens at each event of a stream: (on_event, the command of --on-event or None)."""
+    """What happens at each event of a stream: (on_event, the command of --on-event or None, sentences about failures)."""
+    failures = []
     with contextlib.ExitStack() as stack:
         table = command = None
         if args.csv:
@@ -289,15 +296,19 @@ def event_outputs(args, ensemble, printer, file):
 
         def on_event(event):
             printer.event(file, event)
-            if table:
-                table.write(file, [event])
+            if table and not failures:
+                try:
+                    table.write(file, [event])
+                except OSError as error:  # a full disk must not end the watch
+                    failures.append(f"{args.csv}: cannot be written any more ({error.strerror})")
+                    printer.failures(failures)
 
-        yield on_event, command
+        yield on_event, command, failures
 
 
 def detect_stream(args, ensemble, printer):
     """Standard input: events are printed, written and acted on as they end. Returns ([record], number of failures)."""
-    with event_outputs(args, ensemble, printer, "-") as (on_event, command):
+    with event_outputs(args, ensemble, printer, "-") as (on_event, command, table_failures):
         def on_event_and_command(event):
             on_event(event)
             if command:
@@ -308,7 +319,7 @@ def detect_stream(args, ensemble, printer):
             command.finish()
     printer.failures(failures)
     printer.record(record)
-    return [record], int(bool(failures))
+    return [record], int(bool(failures or table_failures))
 
 
 def detect_live(args, ensemble, open_stream=None):
@@ -319,13 +330,13 @@ def detect_live(args, ensemble, open_stream=None):
     microphone = Microphone(args.live or None, open_stream or open_sounddevice)
     printer.begin(None)
     picture = Picture(args, ensemble) if args.plot else None
-    with event_outputs(args, ensemble, printer, FILE) as (on_event, command):
+    with event_outputs(args, ensemble, printer, FILE) as (on_event, command, failures):
         record = listen(microphone, ensemble, args.settings, hop_samples(args), command, on_event,
                         picture and picture.windows.append, picture and picture.watch)
     printer.record(record)
     if picture:
         picture.write(record)
-    return 0
+    return 1 if failures else 0
 
 
 def export(args):

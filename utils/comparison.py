@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from utils.artifacts import ArtifactError
+from utils.artifacts import ArtifactError, training_settings
 from utils.dataset import EXTRACT, HOW_TO_GROUP, MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
 from utils.evaluation import highest_window, ranking_figures, verdict_figures
@@ -150,12 +150,6 @@ def draw_confusion(axis, name, matrix):
     import_seaborn().heatmap(matrix, annot=True, fmt="d", cbar=False, cmap="Blues", ax=axis,
                              xticklabels=["non_scream", "scream"], yticklabels=["non_scream", "scream"])
     axis.set(title=name, xlabel="called", ylabel="true")
-
-
-def training_settings(report):
-    """What a model's JSON says of its training: sources, folds, fold, seed ..., and the fingerprint of stage 1's artifacts."""
-    settings = report.get("settings", {})
-    return settings | settings.get("options", {})
 
 
 def refuse_seen_clips(models_dir, reports, fingerprint):

@@ -4,6 +4,7 @@ All functions take the record of a file as `main.py --json` prints it: {"file": 
 "end_s": ..., "probability": ..., "votes": ...}, ...], ...}. Times are seconds of the original recording.
 """
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -71,7 +72,8 @@ class EventTable:
         self.file.flush()
 
     def close(self):
-        self.file.close()
+        with contextlib.suppress(OSError):  # rows that could not be written, as write() has said
+            self.file.close()
 
     def __enter__(self):
         return self

@@ -32,7 +32,7 @@ class EventSettings:
     min_votes: int | None = None  # ... if also so many models say scream
     exit_threshold: float | None = None  # an open event goes on down to this probability
     min_duration: float = 0.0  # a shorter event is dropped
-    max_gap: float = 2.5  # pauses about as long do not end an event; a stream's events then come at most 4.8 s late
+    max_gap: float = 2.5  # pauses about as long do not end an event; a mono stream's events then come at most 4.8 s late
     padding: float = 0.0  # added on both sides
     contrast: bool = True  # windows are judged by how they stand out from their background
 
@@ -155,6 +155,7 @@ class EventDetector:
 
     def _close(self, padded_end_s):
         event, self.event = self.event, None
+        event["start_s"] = max(event["start_s"], self.closed_until)
         if event["end_s"] - event["start_s"] < self.settings.min_duration:
             return None
         event["start_s"] = max(event["start_s"] - self.settings.padding, self.closed_until)

@@ -1,6 +1,7 @@
 """Listen to a microphone: the same scan as for files, a meter on the terminal, and a command for each event."""
 
 import collections
+import os
 import queue
 import shlex
 import shutil
@@ -13,7 +14,7 @@ import time
 import numpy as np
 
 from utils.artifacts import ArtifactError
-from utils.audio import SAMPLE_RATE, WINDOW_HOP, AudioError, resample_blocks
+from utils.audio import SAMPLE_RATE, WINDOW_HOP, AudioError, printable, resample_blocks
 from utils.events import DEFAULT_SETTINGS
 from utils.scan import scan
 
@@ -107,12 +108,25 @@ class Microphone:
 
     def blocks(self):
         """Record until stop() or the end of the stream."""
-        self.stream.start()
+        try:
+            self.stream.start()
+        except Exception as error:  # of the library's own class, which may not be installed
+            self.stream.close()
+            raise AudioError(f"microphone: cannot be started ({printable(str(error))})") from None
         try:
             yield from resample_blocks(self.recorded_blocks(), self.rate)
         finally:
             self.stream.stop()
             self.stream.close()
+
+
+def end_with_children(process):
+    """Kill a process that was started in a session of its own, and what it has started."""
+    if os.name == "posix":
+        os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so the group is still its own
+    else:
+        process.kill()
+    process.wait()
 
 
 class EventCommand:
@@ -161,8 +175,7 @@ class EventCommand:
         for process, began in self.running:
             status = process.poll()
             if status is None and time.monotonic() - began > self.timeout_s:
-                process.kill()
-                process.wait()
+                end_with_children(process)
                 self.fail(f"took longer than {self.timeout_s:g} s and was ended")
             elif status is None:
                 still.append((process, began))
@@ -244,13 +257,13 @@ class Meter:
             self.width = 0
 
 
-def stop_on_signal(microphone):
-    """Let Ctrl-C and a polite kill end the recording; a second one interrupts at once. Returns what undoes it."""
+def stop_on_signal(source):
+    """Let Ctrl-C and a polite kill end a Microphone or ReadAhead; a second one interrupts at once. Returns what undoes it."""
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
 
     def handler(_number, _frame):
-        microphone.stop()
+        source.stop()
         restore()
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}

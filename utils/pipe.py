@@ -1,6 +1,7 @@
 """Audio that arrives on a pipe: WAV or raw samples, decoded exactly as the same file would be."""
 
 import queue
+import select
 import struct
 import threading
 
@@ -20,7 +21,13 @@ AHEAD_BLOCKS = 200  # blocks read ahead of the scoring at most: 20 s of a single
 def read_exactly(stream, n_bytes):
     """Read `n_bytes`, waiting for a slow pipe; fewer only at its end. stream: binary, buffered or not."""
     parts, left = [], n_bytes
-    while left > 0 and (part := stream.read(left)):
+    while left > 0:
+        part = stream.read(left)
+        if part is None:  # nothing has come yet, and the other end of the pipe has set it not to wait
+            select.select([stream], [], [])
+            continue
+        if not part:
+            break
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
@@ -120,6 +127,7 @@ class ReadAhead:
     def __init__(self, blocks):
         self.blocks, self.queue = blocks, queue.Queue(AHEAD_BLOCKS)
         self.n_read = self.n_given = 0  # samples; each written by one thread only
+        self.stopping = False
 
     @property
     def n_waiting(self):
@@ -135,9 +143,23 @@ class ReadAhead:
         except BaseException as error:  # the reader of the blocks shall see it
             self.queue.put(error)
 
+    def stop(self):
+        """End after what has been read so far. May be called from a signal handler."""
+        self.stopping = True
+
+    def next_block(self):
+        """The next block, as soon as it is there; None at the end."""
+        while True:
+            over = self.stopping  # before the look into the queue: nothing is missed
+            try:
+                return self.queue.get_nowait() if over else self.queue.get(timeout=0.2)
+            except queue.Empty:
+                if over:
+                    return None
+
     def __iter__(self):
         threading.Thread(target=self.read, daemon=True).start()
-        while (block := self.queue.get()) is not None:
+        while (block := self.next_block()) is not None:
             if isinstance(block, BaseException):
                 raise block
             self.n_given += len(block)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from utils.artifacts import ArtifactError, atomic_path, library_versions, read_json, sha256_of, write_json
+from utils.artifacts import ArtifactError, atomic_path, check_evaluated, library_versions, read_json, sha256_of, write_json
 from utils.augmentation import noisy_copies, random_scenes
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
@@ -242,6 +242,9 @@ def train_network(name, args):
     json_path = os.path.join(args.models, f"{name}_model.json")
     checkpoint_path = os.path.join(args.models, f".{name}_checkpoint.pth")
     evaluated = read_json(json_path, f"train_{name}.py without --all-data") if args.all_data else None
+    if evaluated:
+        same = ("seed", "sources", "folds", "epochs", "steps", "batch_size")
+        check_evaluated(json_path, evaluated, {key: getattr(args, key) for key in same} | {"fingerprint": data.fingerprint})
     epochs = evaluated["training"]["best_epoch"] if args.all_data else args.epochs
 
     noisy = None if args.all_data else noisy_spectrograms(data, data.rows[held_out_part(data)], args.seed)
