@@ -19,12 +19,14 @@ import numpy as np
 from utils.analysis_plots import draw_counts, draw_distributions, draw_mfcc, draw_recording
 from utils.artifacts import ArtifactError, make_folder, run_stage
 from utils.audio import SAMPLE_RATE, AudioError, printable, read_blocks
+from utils.dataset import SYNTHESISED, near_copies, read_windows
 from utils.event_files import safe_name
 from utils.features import FEATURE_NAMES, N_MFCC
 from utils.figures import save_figure
 from utils.inputs import EXAMPLES, REPOSITORY, find_inputs
 
 SHORTEST_S = 0.01  # of sound that makes a picture
+LABELS = ("non_scream", "scream")
 
 
 def parse_arguments(argv=None):
@@ -117,12 +119,22 @@ def feature_statistics(table, auc):
     return statistics.loc[FEATURE_NAMES].assign(roc_auc_alone=auc)
 
 
+def copies_in_other_groups(windows):
+    """Pairs of clips that sound nearly the same though their groups differ: a table with columns file, split, copy ..."""
+    import pandas as pd
+
+    pairs = {tuple(sorted((windows.file[i], windows.file[j]))): (i, j) for i, j in near_copies(windows.features)
+             if windows.group[i] != windows.group[j] and SYNTHESISED not in (windows.source[i], windows.source[j])}
+    return pd.DataFrame([
+        {"file": windows.file[i], "label": LABELS[windows.label[i]], "split": windows.split[i],
+         "copy": windows.file[j], "label_of_copy": LABELS[windows.label[j]], "split_of_copy": windows.split[j]}
+        for i, j in pairs.values()], columns=["file", "label", "split", "copy", "label_of_copy", "split_of_copy"])
+
+
 def analyse_data_set(args):
     """Pictures and a table of statistics of a feature table; returns the exit status. Raises ArtifactError."""
     import pandas as pd
     from sklearn.metrics import roc_auc_score
-
-    from utils.dataset import read_windows
 
     windows = read_windows(args.dataset)
     table = pd.DataFrame(windows.features, columns=FEATURE_NAMES).assign(
@@ -140,6 +152,10 @@ def analyse_data_set(args):
     save_figure(draw_distributions(table, auc), paths["features.png"])
     save_figure(draw_mfcc(table), paths["mfcc.png"])
     save_figure(draw_counts(clips), paths["counts.png"])
+    copies = copies_in_other_groups(windows) if any(windows.group) else None
+    if copies is not None:
+        paths["near_copies.csv"] = os.path.join(args.out, "dataset_near_copies.csv")
+        copies.to_csv(paths["near_copies.csv"], index=False, encoding="utf-8", errors="surrogateescape")
     statistics = feature_statistics(table, auc)
     statistics.to_csv(paths["statistics.csv"], float_format="%.6g", index_label="feature")
 
@@ -147,6 +163,12 @@ def analyse_data_set(args):
     print(f"\n{len(clips)} clips, {len(table)} windows, {clips['sound_class'].nunique()} sound classes\n\nMFCC statistics")
     shown = ["scream_mean", "scream_std", "non_scream_mean", "non_scream_std", "roc_auc_alone"]
     print(statistics.loc[FEATURE_NAMES[: 2 * N_MFCC], shown].round(2).to_string())
+    if copies is not None:
+        apart = copies[copies["split"] != copies["split_of_copy"]]
+        screams = (apart[["label", "label_of_copy"]] == "scream").any(axis=1).sum()
+        tested = (apart[["split", "split_of_copy"]] == "test").any(axis=1).sum()
+        print(f"\nclips that sound nearly the same, in different groups: {len(copies)} pairs; of {len(apart)} the two lie on two "
+              f"sides of the split, {tested} with one in the test part, {screams} with a scream")
     print(f"\nwrote {', '.join(paths.values())}")
     return 0
 

@@ -201,3 +201,18 @@ def test_bare_table_needs_no_source(tiny_artifacts, tmp_path, capsys, drawn):
     table.to_csv(tmp_path / "bare.csv", index=False)
     assert analyze_audio.main(["--dataset", str(tmp_path / "bare.csv"), "--out", str(tmp_path)]) == 0
     assert "not given" in capsys.readouterr().out
+
+
+def test_near_copies_in_other_groups_are_listed(tiny_artifacts, tmp_path, capsys):
+    table = pd.read_csv(tiny_artifacts / "audio_features.csv")
+    scream, other = table.index[table["label"] == "scream"][0], table.index[table["label"] == "non_scream"][0]
+    copies = table.loc[[scream, other, other]].assign(file=["x.wav", "y.wav", "z.wav"], group=["a", "b", table["group"][other]])
+    table["split"], copies["split"] = "train", ["test", "train", "test"]
+    pd.concat([table, copies]).to_csv(tmp_path / "table.csv", index=False)
+    assert analyze_audio.main(["--dataset", str(tmp_path / "table.csv"), "--out", str(tmp_path / "out")]) == 0
+    listed = pd.read_csv(tmp_path / "out/dataset_near_copies.csv")
+    pairs = {tuple(sorted(pair)) for pair in listed[["file", "copy"]].itertuples(index=False)}
+    assert pairs == {tuple(sorted((table["file"][scream], "x.wav"))), tuple(sorted((table["file"][other], "y.wav"))),
+                     ("y.wav", "z.wav")}  # not z.wav and its original: they are of one group
+    printed = capsys.readouterr().out
+    assert "3 pairs; of 2 the two lie on two sides of the split, 2 with one in the test part, 1 with a scream" in printed

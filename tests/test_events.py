@@ -100,6 +100,14 @@ def test_short_events_are_dropped_after_gaps_are_bridged():
           "    <>    <=>", max_gap=1, min_duration=2)
 
 
+def test_what_lies_in_the_last_event_does_not_count_for_the_duration():
+    detector = EventDetector(EventSettings(threshold=0.5, exit_threshold=0.4, max_gap=0, min_duration=0.8))
+    assert detector.add(0.0, 2.0, 6, 0.9) is None
+    assert detector.add(1.0, 2.5, 0, 0.1)["end_s"] == 2.0
+    assert detector.add(1.5, 2.4, 6, 0.9) is None  # 0.9 s, of which 0.4 s are new
+    assert detector.finish(10.0) is None
+
+
 def test_padding_stays_inside_the_recording_and_between_events():
     #      0123456789012
     check("A.....AA....A",

@@ -18,6 +18,7 @@ AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", "
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.70, 0.15, 0.15)
 NEIGHBOURS_PER_GROUP = 25  # file numbers this close may be cuts of one recording
+NEAR_COPY = 0.5  # standard deviations between the features of two windows
 EXTRACT = "python extract_features.py"
 HOW_TO_GROUP = (f"names with numbers of one block of {NEIGHBOURS_PER_GROUP} count as cuts of one recording, which stays on one "
                 "side of the split; a clips.csv with a column group says what belongs together")
@@ -170,21 +171,29 @@ def group_identical_clips(clips, jobs=1):
     return [replace(clip, group=joined.root(clip.group)) for clip in clips]
 
 
-def group_near_copies(windows, radius=0.5):
-    """Groups for a table that brings none: names as in `group_from_name`, joined where features are nearly equal.
+def near_copies(features, radius=NEAR_COPY):
+    """Pairs (i, j), i < j, of rows whose features are nearly equal: two cuts of one recording, or one file encoded twice.
 
-    radius: distance in standard deviations over all 34 features below which two rows count as copies; two unrelated
-    clips are about 8 apart. Returns names [n_windows].
+    features: [n_windows, 34]. radius: distance in standard deviations over all 34 features below which two rows count as
+    copies; two unrelated clips are about 8 apart.
     """
     from sklearn.neighbors import NearestNeighbors
 
+    scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-12)
+    neighbours = NearestNeighbors(radius=radius).fit(scaled).radius_neighbors(scaled, return_distance=False)
+    return [(row, int(neighbour)) for row, near in enumerate(neighbours) for neighbour in np.sort(near) if row < neighbour]
+
+
+def group_near_copies(windows):
+    """Groups for a table that brings none: names as in `group_from_name`, joined where features are nearly equal.
+
+    Returns names [n_windows].
+    """
     esc50 = [re.match(r"\d-(\d+)-[A-Z]-\d+\.", os.path.basename(name)) for name in windows.file]
     group = [f"esc-{match[1]}" if match else group_from_name(name) for match, name in zip(esc50, windows.file)]
-    scaled = (windows.features - windows.features.mean(axis=0)) / (windows.features.std(axis=0) + 1e-12)
     joined = JoinedGroups()
-    for row, neighbours in enumerate(NearestNeighbors(radius=radius).fit(scaled).radius_neighbors(scaled, return_distance=False)):
-        for neighbour in neighbours:
-            joined.join(group[row], group[neighbour])
+    for row, neighbour in near_copies(windows.features):
+        joined.join(group[row], group[neighbour])
     return np.array([joined.root(name) for name in group], dtype=object)
 
 
