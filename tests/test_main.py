@@ -104,6 +104,16 @@ def test_a_bad_file_does_not_hide_the_others(capfd, tmp_path):
     assert err.splitlines()[-1] == "5 files, 0.00 hours, 2 events, 3 failed"
 
 
+def test_what_is_lost_of_a_damaged_file_stands_in_its_record(capfd, tmp_path):
+    whole, cut = tmp_path / "whole.flac", tmp_path / "cut.flac"
+    soundfile.write(whole, scene(6, [(2.0, 1.0)]), SAMPLE_RATE)
+    cut.write_bytes(whole.read_bytes()[:100_000])
+    status, records, err = detect_json(capfd, "--file", whole, cut)
+    assert status == 0 and "warnings" not in records[0]
+    [warning] = records[1]["warnings"]
+    assert warning.startswith(f"{cut}: is damaged or cut off; ") and err.startswith(f"warning: {warning}\n")
+
+
 def test_folder(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("sounds/b.wav", "sounds/a/z.flac", "sounds/a/c.WAV", "sounds/notes.txt"):

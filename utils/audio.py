@@ -203,15 +203,18 @@ def resample_blocks(blocks, rate):
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def warn_of_damage(name, decoded_s):
-    print(f"warning: {name}: is damaged or cut off; {decoded_s:.1f} s could be decoded", file=sys.stderr)
+def print_warning(sentence):
+    print(f"warning: {sentence}", file=sys.stderr)
 
 
-def decoded_blocks(sound, name):
+def damage_of(name, decoded_s):
+    return f"{name}: is damaged or cut off; {decoded_s:.1f} s could be decoded"
+
+
+def decoded_blocks(sound, name, warn=print_warning):
     """Mono blocks of an open sound file, one second each, so that results never depend on who reads them.
 
-    A file that is damaged or cut off gives what can be decoded, with a warning on stderr. Raises AudioError when
-    nothing can.
+    A file that is damaged or cut off gives what can be decoded, and warn() a sentence. Raises AudioError when nothing can.
     """
     is_mp3 = sound.format == "MP3"
     block_frames = max(1, min(sound.samplerate, MAX_BLOCK // sound.channels))
@@ -234,10 +237,10 @@ def decoded_blocks(sound, name):
     if not frames_read:
         raise AudioError(f"{name}: is damaged, nothing could be decoded ({damage})" if damage else f"{name}: holds no samples")
     if damage:
-        warn_of_damage(name, frames_read / sound.samplerate)
+        warn(damage_of(name, frames_read / sound.samplerate))
 
 
-def ffmpeg_blocks(path):
+def ffmpeg_blocks(path, warn=print_warning):
     """Decode what soundfile cannot read (m4a, aac, mp4, webm ...) through ffmpeg, at 22,050 Hz."""
     # Two channels, so that mono() also sees inverted phase; only local files, whatever a playlist asks for.
     command = ["ffmpeg", "-v", "error", "-nostdin", "-protocol_whitelist", "file", "-i", os.path.abspath(path), "-vn",
@@ -255,21 +258,21 @@ def ffmpeg_blocks(path):
     if not total:
         raise AudioError(f"{printable(path)}: is not a readable audio file (soundfile and ffmpeg both refused it)")
     if damaged:
-        warn_of_damage(printable(path), total / SAMPLE_RATE)
+        warn(damage_of(printable(path), total / SAMPLE_RATE))
 
 
-def read_blocks(path):
+def read_blocks(path, warn=print_warning):
     """Yield a recording as mono float32 blocks of about one second at 22,050 Hz.
 
-    Memory does not depend on the recording's length. Raises AudioError.
+    Memory does not depend on the recording's length. warn: function that takes a sentence about damage. Raises AudioError.
     """
     path = os.fspath(path)
     sound = open_sound_file(path)
     if sound is None:
-        yield from ffmpeg_blocks(path)
+        yield from ffmpeg_blocks(path, warn)
         return
     with contextlib.closing(sound):
-        yield from resample_blocks(decoded_blocks(sound, printable(path)), sound.samplerate)
+        yield from resample_blocks(decoded_blocks(sound, printable(path), warn), sound.samplerate)
 
 
 def read_audio(path):

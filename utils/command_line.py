@@ -14,7 +14,7 @@ from concurrent.futures import BrokenExecutor
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: threads share windows, not matrix products
 
-from utils.artifacts import ArtifactError, make_folder, sha256_of
+from utils.artifacts import ArtifactError, AudioError, make_folder, sha256_of
 from utils.cluster import joblib_backend
 from utils.inputs import EXAMPLES, REPOSITORY, find_inputs, open_blocks, watch_progress
 from utils.options import build_parser, hop_samples, parse_arguments, result_settings
@@ -55,12 +55,19 @@ def unexpected(path, error):
 def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
     """Analyse one input and write the outputs that belong to it. Returns (record, list of sentences about failures).
 
-    A recording that cannot be analysed gives the record {"file": ..., "error": ...}; nothing is raised for it.
+    A recording that cannot be analysed gives the record {"file": ..., "error": ...}; nothing is raised for it. That of a
+    damaged one has the sentences about it as "warnings".
     """
-    from utils.audio import AudioError
+    from utils.audio import print_warning
     from utils.scan import BATCH, scan
 
-    blocks, hop = open_blocks(path, args.raw_rate, args.raw_channels), hop_samples(args)
+    warnings = []
+
+    def warn(sentence):
+        warnings.append(sentence)
+        print_warning(sentence)
+
+    blocks, hop = open_blocks(path, args.raw_rate, args.raw_channels, warn), hop_samples(args)
     must_wait = restore_signals = None
     if path == "-":
         from utils.live import stop_on_signal
@@ -94,15 +101,9 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
     finally:
         if restore_signals:
             restore_signals()
-    failures = []
-    for write in output_writers(args, record, picture, ensemble):
-        try:
-            write()
-        except (AudioError, ArtifactError) as error:
-            failures.append(str(error))
-        except Exception as error:  # the record is there; the other outputs and files shall be, too
-            failures.append(unexpected(path, error))
-    return record, failures
+    if warnings:
+        record["warnings"] = warnings
+    return record, write_outputs(args, record, picture, ensemble)
 
 
 class Picture:
@@ -140,6 +141,19 @@ def output_writers(args, record, picture, ensemble):
         from utils.explain import explain_recording
 
         yield lambda: explain_recording(record, ensemble, args.explain, hop_samples(args))
+
+
+def write_outputs(args, record, picture, ensemble):
+    """Write the outputs asked for; one that fails keeps none of the others back. Returns sentences about failures."""
+    failures = []
+    for write in output_writers(args, record, picture, ensemble):
+        try:
+            write()
+        except (AudioError, ArtifactError) as error:
+            failures.append(str(error))
+        except Exception as error:  # the record is there; the other outputs and files shall be, too
+            failures.append(unexpected(record["file"], error))
+    return failures
 
 
 @functools.cache

@@ -37,8 +37,11 @@ def find_inputs(paths, leave_out=None):
     return inputs
 
 
-def open_blocks(path, raw_rate=None, raw_channels=None):
-    """Blocks of a file, or of standard input for "-": float32, mono at 22,050 Hz. The raw_... are those of --raw-rate."""
+def open_blocks(path, raw_rate, raw_channels, warn):
+    """Blocks of a file, or of standard input for "-": float32, mono at 22,050 Hz.
+
+    raw_rate, raw_channels: of --raw-rate, or None. warn: function that takes a sentence about a damaged file.
+    """
     if path == "-":
         from utils.pipe import read_stream
 
@@ -46,7 +49,7 @@ def open_blocks(path, raw_rate=None, raw_channels=None):
         return read_stream(getattr(stream, "raw", stream), raw_rate, raw_channels or 1)
     from utils.audio import read_blocks
 
-    return read_blocks(path)
+    return read_blocks(path, warn)
 
 
 def watch_progress(blocks, path):
