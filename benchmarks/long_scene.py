@@ -57,7 +57,7 @@ def find_ambience(path):
 def find_held_out_screams(features_csv):
     """Paths of the screams in the test split of stage 1's table, in its order."""
     try:
-        with open(features_csv, newline="") as file:
+        with open(features_csv, newline="", encoding="utf-8", errors="surrogateescape") as file:
             found = dict.fromkeys(row["file"] for row in csv.DictReader(file)
                                   if row["label"] == "scream" and row["split"] == "test")
     except (OSError, KeyError):
