@@ -125,10 +125,9 @@ def copies_in_other_groups(windows):
 
     pairs = {tuple(sorted((windows.file[i], windows.file[j]))): (i, j) for i, j in near_copies(windows.features)
              if windows.group[i] != windows.group[j] and SYNTHESISED not in (windows.source[i], windows.source[j])}
-    return pd.DataFrame([
-        {"file": windows.file[i], "label": LABELS[windows.label[i]], "split": windows.split[i],
-         "copy": windows.file[j], "label_of_copy": LABELS[windows.label[j]], "split_of_copy": windows.split[j]}
-        for i, j in pairs.values()], columns=["file", "label", "split", "copy", "label_of_copy", "split_of_copy"])
+    rows = [[value for row in pair for value in (windows.file[row], LABELS[windows.label[row]], windows.split[row])]
+            for pair in pairs.values()]
+    return pd.DataFrame(rows, columns=["file", "label", "split", "copy", "label_of_copy", "split_of_copy"])
 
 
 def analyse_data_set(args):
@@ -138,7 +137,7 @@ def analyse_data_set(args):
 
     windows = read_windows(args.dataset)
     table = pd.DataFrame(windows.features, columns=FEATURE_NAMES).assign(
-        file=windows.file, label=np.where(windows.label == 1, "scream", "non_scream"), source=windows.source,
+        file=windows.file, label=np.array(LABELS, object)[windows.label], source=windows.source,
         sound_class=windows.sound_class, split=windows.split)
     table[["source", "sound_class", "split"]] = table[["source", "sound_class", "split"]].replace("", "not given")
     if table["label"].nunique() < 2:

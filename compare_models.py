@@ -17,7 +17,7 @@ import sys
 
 import numpy as np
 
-from utils.artifacts import ArtifactError, read_json, run_stage, training_settings
+from utils.artifacts import ArtifactError, other_settings, read_json, run_stage
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
                               plot_transfer, refuse_seen_clips, score_rows, time_models)
 from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
@@ -59,10 +59,9 @@ def parse_arguments(argv=None):
 def is_trained(path, wanted):
     """Whether the JSON of a model says that it was trained with these settings: {name: value}."""
     try:
-        made = training_settings(read_json(path, "the training script"))
+        return not other_settings(read_json(path, "the training script"), wanted)
     except ArtifactError:
         return False
-    return all(made.get(name) == value for name, value in wanted.items())
 
 
 def train_missing(args, tasks, fingerprint):

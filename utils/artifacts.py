@@ -87,10 +87,15 @@ def training_settings(report):
     return settings | settings.get("options", {})
 
 
+def other_settings(report, wanted):
+    """Names of those settings of {name: value} with which a model was not trained, by its JSON."""
+    made = training_settings(report)
+    return [name for name, value in wanted.items() if made.get(name) != value]
+
+
 def check_evaluated(path, report, wanted):
     """ArtifactError unless an evaluated model's JSON names the settings that --all-data is to use: {name: value}."""
-    made = training_settings(report)
-    differing = [name for name, value in wanted.items() if made.get(name) != value]
+    differing = other_settings(report, wanted)
     if differing:
         raise ArtifactError(f"{path} is of a model with other settings ({', '.join(differing)}), so its operating point and "
                             "figures would not be those of --all-data: train it without --all-data first, with the same options")

@@ -8,10 +8,6 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXAMPLES = "data/examples"  # clips that ship with the project, beside main.py
 
 
-def lies_below(path, folder):
-    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
-
-
 def find_inputs(paths, leave_out=None):
     """Files to analyse, in a stable order: [(path, error sentence or None)]. Folders give what lies below them, sorted.
 
@@ -20,15 +16,15 @@ def find_inputs(paths, leave_out=None):
     from utils.audio import printable
     from utils.dataset import AUDIO_EXTENSIONS, audio_files
 
-    inputs = []
+    inputs, left_out = [], os.path.join(os.path.realpath(leave_out), "") if leave_out else None
     for path in paths:
         if path == "-" or not os.path.isdir(path):
             inputs.append((path, None))
         else:
             unreadable = []  # an OSError for each folder
             below = audio_files(path, unreadable.append)
-            if leave_out:
-                below = [found for found in below if not lies_below(found, leave_out)]
+            if left_out:
+                below = [found for found in below if not os.path.realpath(found).startswith(left_out)]
             inputs += [(found, None) for found in below]
             for error in unreadable:
                 inputs.append((error.filename, f"{printable(error.filename)}: this folder cannot be read ({error.strerror})"))
