@@ -123,8 +123,12 @@ def copies_in_other_groups(windows):
     """Pairs of clips that sound nearly the same though their groups differ: a table with columns file, split, copy ..."""
     import pandas as pd
 
-    pairs = {tuple(sorted((windows.file[i], windows.file[j]))): (i, j) for i, j in near_copies(windows.features)
-             if windows.group[i] != windows.group[j] and SYNTHESISED not in (windows.source[i], windows.source[j])}
+    recorded = np.flatnonzero(windows.source != SYNTHESISED)
+    pairs = {}
+    for near in near_copies(windows.features[recorded]):
+        near = recorded[near]  # [n_pairs, 2]
+        for i, j in near[windows.group[near[:, 0]] != windows.group[near[:, 1]]]:
+            pairs[tuple(sorted((windows.file[i], windows.file[j])))] = (i, j)
     rows = [[value for row in pair for value in (windows.file[row], LABELS[windows.label[row]], windows.split[row])]
             for pair in pairs.values()]
     return pd.DataFrame(rows, columns=["file", "label", "split", "copy", "label_of_copy", "split_of_copy"])

@@ -16,6 +16,7 @@ import itertools
 import os
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -23,8 +24,8 @@ from tqdm import tqdm
 
 from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
-from utils.dataset import (AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, SPLITS, STFT_NPY, find_clips,
-                           fingerprint, group_identical_clips, split_clips)
+from utils.dataset import (AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, SPLITS, STFT_NPY, SYNTHESISED,
+                           find_clips, fingerprint, group_identical_clips, join_near_copies, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.extraction import describe_clip, describe_scenes, describe_signal, describe_signal_again, synthesised_clip
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
@@ -103,34 +104,50 @@ def described(clips, args):
         delayed(describe_signal)(number, args.seed) for number in range(args.signals))
 
 
-def write_windows(clips, splits, args, paths):
-    """Describe every clip and write the table and both spectrogram files. Returns (labels, counts, failures)."""
-    labels, counts, failures = [], collections.Counter(), []
-    with open(paths["csv"], "w", newline="", encoding="utf-8", errors="surrogateescape") as table:
+def write_spectrograms(clips, args, paths):
+    """Describe every clip and every signal, and write both spectrogram files.
+
+    Returns ([(clip, features [n, 34], start_s [n])] of what could be read, failures).
+    """
+    windows, failures = [], []
+    stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
+    all_clips = [*clips, *(synthesised_clip(number) for number in range(args.signals))]
+    # described first: the clips would end before it does, and breaking off its processes takes a third of a second
+    for result, clip in tqdm(zip(described(clips, args), all_clips), total=len(all_clips), unit="clip", desc="windows",
+                             disable=None):
+        if isinstance(result, str):
+            failures.append(result)
+            print(f"skipped: {result}", file=sys.stderr)
+            continue
+        features, stft_db, mel_db, start_s = result
+        stft_file.append(stft_db)
+        mel_file.append(mel_db)
+        windows.append((clip, features, start_s))
+    stft_file.close()
+    mel_file.close()
+    return windows, failures
+
+
+def keep_copies_together(clips, windows):
+    """Join the groups of clips in which windows sound nearly the same. Returns the clips, and how many groups were joined."""
+    recorded = [(clip.group, features) for clip, features, _ in windows if clip.source != SYNTHESISED]
+    joined = join_near_copies([group for group, features in recorded for _ in features],
+                              np.concatenate([features for _, features in recorded]))
+    n_joined = len(joined) - len(set(joined.values()))
+    return [replace(clip, group=joined.get(clip.group, clip.group)) for clip in clips], n_joined
+
+
+def write_table(path, windows, clips, splits):
+    """Write the row of each window: its features, and what clips and splits say of its clip."""
+    about = {clip.path: (clip.group, split) for clip, split in zip(clips, splits)}
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as table:
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class"])
-        stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
-        all_clips = [*clips, *(synthesised_clip(number) for number in range(args.signals))]
-        all_splits = [*splits, *["train"] * args.signals]
-        # described first: the clips would end before it does, and breaking off its processes takes a third of a second
-        results = zip(described(clips, args), all_clips, all_splits)
-        for result, clip, split in tqdm(results, total=len(all_clips), unit="clip", desc="windows", disable=None):
-            if isinstance(result, str):
-                failures.append(result)
-                print(f"skipped: {result}", file=sys.stderr)
-                continue
-            features, stft_db, mel_db, start_s = result
+        for clip, features, start_s in windows:
+            group, split = about.get(clip.path, (clip.group, "train"))  # signals are for training
             for values, start in zip(features, start_s):
                 rows.writerow([clip.path, clip.label, *(f"{v:.9g}" for v in values), f"{start:.4f}",
-                               clip.source, clip.group, split, clip.sound_class])
-            stft_file.append(stft_db)
-            mel_file.append(mel_db)
-            labels += [int(clip.label == "scream")] * len(features)
-            counts[clip.source, clip.label, "clips"] += 1
-            counts[clip.source, clip.label, "windows"] += len(features)
-        stft_file.close()
-        mel_file.close()
-    return labels, counts, failures
+                               clip.source, group, split, clip.sound_class])
 
 
 def write_augmented(clips, args, path):
@@ -162,13 +179,18 @@ def warn_of_missing_parts(clips, splits):
         print(f"note: no {', no '.join(missing)}; {HOW_TO_GROUP}", file=sys.stderr)
 
 
-def print_summary(counts, failures, n_augmented, seconds):
+def print_summary(windows, failures, n_joined, n_augmented, seconds):
+    counts = collections.Counter()
+    for clip, features, _ in windows:
+        counts[clip.source, clip.label, "clips"] += 1
+        counts[clip.source, clip.label, "windows"] += len(features)
     print(f"\n{'source':24} {'label':12} {'clips':>7} {'windows':>8}")
     for source, label in sorted({key[:2] for key in counts}):
         print(f"{source:24} {label:12} {counts[source, label, 'clips']:7} {counts[source, label, 'windows']:8}")
-    clips = sum(n for key, n in counts.items() if key[2] == "clips")
-    windows = sum(n for key, n in counts.items() if key[2] == "windows")
-    print(f"{clips} clips, {windows} windows, {n_augmented} augmented rows, {len(failures)} failures, {seconds:.0f} s")
+    n_windows = sum(len(features) for _, features, _ in windows)
+    print(f"{len(windows)} clips, {n_windows} windows, {n_augmented} augmented rows, {len(failures)} failures, {seconds:.0f} s")
+    if n_joined:
+        print(f"{n_joined} groups joined to others that hold nearly the same sounds: these stay on one side of the split")
 
 
 def main(argv=None):
@@ -185,8 +207,6 @@ def main(argv=None):
         raise ArtifactError("no clips here: give --audio DIR, or --download noise-of-life, or put "
                             f"{' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
     clips = group_identical_clips([clip for folder in folders for clip in find_clips(folder)], args.jobs)
-    splits = split_clips(clips, args.seed)
-    warn_of_missing_parts(clips, splits)
     settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment, "signals": args.signals}
 
     names = {"csv": args.csv, "stft": os.path.join(args.data, STFT_NPY), "mel": os.path.join(args.data, MEL_NPY),
@@ -195,9 +215,14 @@ def main(argv=None):
             atomic_path(names["labels"]) as label_file, atomic_path(names["augmented"]) as augmented, \
             joblib_backend(args.backend, args.scheduler):
         paths = {"csv": table, "stft": stft, "mel": mel}
-        labels, counts, failures = write_windows(clips, splits, args, paths)
+        windows, failures = write_spectrograms(clips, args, paths)
         if len(failures) == len(clips):
             raise ArtifactError("not one clip could be read; nothing was written")
+        clips, n_joined = keep_copies_together(clips, windows)
+        splits = split_clips(clips, args.seed)
+        warn_of_missing_parts(clips, splits)
+        write_table(table, windows, clips, splits)
+        labels = [int(clip.label == "scream") for clip, features, _ in windows for _ in features]
         with open(label_file, "wb") as file:
             np.save(file, np.array(labels, np.int64))
         n_augmented = write_augmented([] if args.no_augment else clips, args, augmented)
@@ -208,7 +233,7 @@ def main(argv=None):
         "fingerprint": fingerprint(clips, settings), "files": sizes,
         "versions": library_versions("numpy", "scipy", "soundfile", "soxr"),
     })
-    print_summary(counts, failures, n_augmented, time.time() - began)
+    print_summary(windows, failures, n_joined, n_augmented, time.time() - began)
     print(f"wrote {', '.join(names.values())}\nnext: python train_ml.py")
     return 0
 

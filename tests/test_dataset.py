@@ -27,6 +27,8 @@ from utils.dataset import (
     find_clips,
     group_from_name,
     group_identical_clips,
+    join_near_copies,
+    near_copies,
     read_manifest,
     read_spectrograms,
     read_windows,
@@ -175,6 +177,47 @@ def test_identical_files_share_a_group_through_any_chain(tmp_path):
 
 def test_missing_file_does_not_stop_the_grouping(tmp_path):
     assert group_identical_clips([Clip(str(tmp_path / "gone.wav"), "scream", "home", "g", "")])[0].group == "g"
+
+
+def windows_with_copies(distance, seed=0):
+    """Features [600, 34] of unrelated windows; row 300 + i is row i, `distance` standard deviations away."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(3, 1, (300, 34))
+    directions = rng.normal(0, 1, (300, 34))
+    directions *= distance / np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.concatenate([features, features + directions]) * np.geomspace(1e-3, 1e3, 34)  # each feature of another size
+
+
+@pytest.mark.parametrize("distance, n_found", [(0.0, 300), (0.7, 300), (0.8, 0)])
+def test_near_copies_lie_within_the_radius(distance, n_found):
+    pairs = np.concatenate(list(near_copies(windows_with_copies(distance))))  # several blocks of rows
+    assert len(pairs) == n_found
+    assert {tuple(pair) for pair in pairs} == {(i, 300 + i) for i in range(n_found)}
+
+
+def test_near_copies_are_those_of_scikit_learn():
+    from sklearn.neighbors import NearestNeighbors
+
+    features = windows_with_copies(2.0)
+    scaled = (features - features.mean(axis=0)) / features.std(axis=0)
+    neighbours = NearestNeighbors(radius=6).fit(scaled).radius_neighbors(scaled, return_distance=False)
+    expected = {(i, j) for i, near in enumerate(neighbours) for j in near if i < j}
+    found = [tuple(pair) for pairs in near_copies(features, radius=6) for pair in pairs]
+    assert len(expected) > 2000 and len(found) == len(expected) and set(found) == expected
+
+
+def test_one_window_has_no_copy():
+    assert sum(map(len, near_copies(np.ones((1, 34))))) == 0
+
+
+def test_groups_with_near_copies_are_joined_through_any_chain():
+    features = windows_with_copies(0.3)
+    groups = [f"g{i}" for i in range(600)]
+    groups[301] = "g2"  # 1 resembles 301, a clip of group g2; 2 resembles 302: g1, g2 and g302 belong together
+    joined = join_near_copies(groups, features)
+    assert joined["g1"] == joined["g2"] == joined["g302"] and joined["g0"] == joined["g300"] != joined["g1"]
+    assert len(set(joined.values())) == 299 and set(joined) == set(groups)
+    assert joined == join_near_copies(groups[::-1], features[::-1])  # in any order of the clips
 
 
 # --- splits

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, synthetic_scream, synthetic_sound
 
 import extract_features
 
@@ -188,6 +188,26 @@ def test_stage_1_gives_the_same_bytes_twice(folder, tmp_path):
              "--csv", tmp_path / "audio_features.csv", "--data", tmp_path / "data")
     for name in ("audio_features.csv", "data/cnn_spectrograms.npy", "data/augmented_features.csv"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_near_copies_stay_on_one_side_of_the_split(tmp_path):
+    """The same sounds again, quieter, as FLAC and under names far away: neither the bytes nor the names say so."""
+    for number in range(24):
+        label, make = (("scream", synthetic_scream), ("non_scream", synthetic_sound))[number % 2]
+        samples = make(np.random.default_rng(number), 22050, 1.0)
+        (tmp_path / label).mkdir(exist_ok=True)
+        soundfile.write(tmp_path / label / f"{number * 100}.wav", samples, 22050)
+        soundfile.write(tmp_path / label / f"{number * 100 + 50}.flac", 0.6 * samples, 22050)
+    said = run_well(tmp_path, "extract_features.py", "--audio", ".", "--jobs", "1", "--signals", "1").stdout
+    assert "24 groups joined to others" in said
+    with open(tmp_path / "audio_features.csv", newline="") as file:
+        about = {os.path.splitext(os.path.basename(row["file"]))[0]: (row["group"], row["split"]) for row in csv.DictReader(file)}
+    assert all(about[str(number * 100)] == about[str(number * 100 + 50)] for number in range(24))
+    assert len({group for group, _ in about.values()}) == 25  # with that of the signal
+    assert {split for _, split in about.values()} == {"train", "validation", "test"}
+    with open(tmp_path / "data/augmented_features.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["group"] for row in rows} | {row["mix_group"] for row in rows} == {group for group, _ in about.values()}
 
 
 def test_stage_1_lets_its_processes_end(tiny_data_set, tmp_path, monkeypatch):

@@ -139,7 +139,8 @@ def test_weights_are_written_with_their_papers(made, tmp_path, monkeypatch):
 def test_patience_stops(made, tmp_path, monkeypatch, capsys):
     figures_come_as(monkeypatch, [0.3, 0.9, 0.1])
     train(made, tmp_path, "--epochs", "20", "--patience", "3")
-    assert report_of(tmp_path)["training"] | {"device": 0} == {"all_data": False, "epochs": 5, "device": 0, "best_epoch": 2}
+    assert report_of(tmp_path)["training"] == {"all_data": False, "epochs": 5, "device": "cpu", "best_epoch": 2,
+                                               "precision": training.precision_on(torch.device("cpu"))}
     assert "no better validation figure for 3 epochs" in capsys.readouterr().out
 
 
@@ -412,3 +413,28 @@ def test_cuda_without_a_device_is_one_sentence(monkeypatch):
     with pytest.raises(ArtifactError, match="no CUDA device"):
         training.choose_device("cuda")
     assert training.choose_device("auto").type == "cpu"
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_cpu_trains_in_the_faster_precision(monkeypatch, faster):
+    """Told by a stand-in for the clock; the random numbers of the scenes must not depend on it."""
+    clock = [0.0]
+
+    def convolve(maps, weight, padding):
+        clock[0] += 1.0 if torch.is_autocast_enabled("cpu") == faster else 1.5
+        return maps
+
+    monkeypatch.setattr(training, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(training.F, "conv2d", convolve)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    before = torch.get_rng_state()
+    assert training.bfloat16_is_faster.__wrapped__() is faster
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch):
+    monkeypatch.setattr(training, "cpu_has_bfloat16", lambda: False)
+    assert training.bfloat16_is_faster.__wrapped__() is False
+    monkeypatch.setattr(training, "bfloat16_is_faster", lambda: False)
+    assert training.precision_on(torch.device("cpu")) == "float32"
+    assert training.precision_on(torch.device("cuda")) == "bfloat16 mixed precision"

@@ -18,7 +18,8 @@ AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", "
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.70, 0.15, 0.15)
 NEIGHBOURS_PER_GROUP = 25  # file numbers this close may be cuts of one recording
-NEAR_COPY = 0.5  # standard deviations between the features of two windows
+NEAR_COPY = 0.75  # standard deviations between the features of two windows; from 1 on, rain resembles other rain
+NEAR_COPY_BLOCK = 256  # rows that are compared with others at once: memory stays flat
 EXTRACT = "python extract_features.py"
 HOW_TO_GROUP = (f"names with numbers of one block of {NEIGHBOURS_PER_GROUP} count as cuts of one recording, which stays on one "
                 "side of the split; a clips.csv with a column group says what belongs together")
@@ -127,7 +128,7 @@ def find_clips(folder):
 
 
 class JoinedGroups:
-    """Groups that turned out to belong together (union-find over names)."""
+    """Groups that turned out to belong together (union-find over names), under the name that sorts first."""
 
     def __init__(self):
         self.parent = {}
@@ -138,9 +139,9 @@ class JoinedGroups:
         return group
 
     def join(self, one, other):
-        one, other = self.root(one), self.root(other)
-        if one != other:
-            self.parent[other] = one
+        first, second = sorted((self.root(one), self.root(other)))
+        if first != second:
+            self.parent[second] = first
 
 
 def hash_or_nothing(path):
@@ -172,16 +173,35 @@ def group_identical_clips(clips, jobs=1):
 
 
 def near_copies(features, radius=NEAR_COPY):
-    """Pairs (i, j), i < j, of rows whose features are nearly equal: two cuts of one recording, or one file encoded twice.
+    """Find windows whose features are nearly equal: cuts of one recording, or one file encoded twice.
 
-    features: [n_windows, 34]. radius: distance in standard deviations over all 34 features below which two rows count as
-    copies; two unrelated clips are about 8 apart.
+    features: [n_windows, 34]. radius: distance in standard deviations over all 34 features below which two windows count as
+    copies; two unrelated clips are about 8 apart. Yields arrays [n_pairs, 2] of row numbers, the smaller one first.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-12)
-    neighbours = NearestNeighbors(radius=radius).fit(scaled).radius_neighbors(scaled, return_distance=False)
-    return [(row, int(neighbour)) for row, near in enumerate(neighbours) for neighbour in np.sort(near) if row < neighbour]
+    # along the axis of the largest spread most pairs are further apart than the radius already
+    along = scaled @ np.linalg.eigh(scaled.T @ scaled)[1][:, -1]
+    order = np.argsort(along)
+    scaled, along = scaled[order], along[order]
+    squares = (scaled ** 2).sum(axis=1)
+    for first in range(0, len(scaled), NEAR_COPY_BLOCK):
+        block = slice(first, first + NEAR_COPY_BLOCK)
+        others = slice(first, int(np.searchsorted(along, along[block][-1] + radius, side="right")))
+        squared_distance = squares[block, None] + squares[others] - 2 * scaled[block] @ scaled[others].T
+        row, other = np.nonzero(np.triu(squared_distance < radius ** 2, k=1))  # each pair once
+        yield np.sort(order[first + np.stack([row, other], axis=1)], axis=1)
+
+
+def join_near_copies(groups, features):
+    """Which groups hold near copies of each other: {group: name of the group that it belongs to}.
+
+    groups: names [n_windows]. features: [n_windows, 34].
+    """
+    groups, joined = np.asarray(groups, dtype=object), JoinedGroups()
+    for pairs in near_copies(features):
+        for one, other in set(map(tuple, groups[pairs])):
+            joined.join(one, other)
+    return {group: joined.root(group) for group in groups}
 
 
 def group_near_copies(windows):
@@ -190,11 +210,9 @@ def group_near_copies(windows):
     Returns names [n_windows].
     """
     esc50 = [re.match(r"\d-(\d+)-[A-Z]-\d+\.", os.path.basename(name)) for name in windows.file]
-    group = [f"esc-{match[1]}" if match else group_from_name(name) for match, name in zip(esc50, windows.file)]
-    joined = JoinedGroups()
-    for row, neighbour in near_copies(windows.features):
-        joined.join(group[row], group[neighbour])
-    return np.array([joined.root(name) for name in group], dtype=object)
+    groups = [f"esc-{match[1]}" if match else group_from_name(name) for match, name in zip(esc50, windows.file)]
+    joined = join_near_copies(groups, windows.features)
+    return np.array([joined[group] for group in groups], dtype=object)
 
 
 def spread_groups(labels, sources, groups, shares, seed):

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import math
 import os
 import time
@@ -58,10 +59,8 @@ def choose_device(wanted):
     device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        print(f"device: {torch.cuda.get_device_name()}, bfloat16 mixed precision")
-    else:
-        precision = "bfloat16 mixed precision" if cpu_has_bfloat16() else "float32"
-        print(f"device: CPU with {torch.get_num_threads()} threads, {precision}")
+    named = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads"
+    print(f"device: {named}, {precision_on(device)}")
     return device
 
 
@@ -70,8 +69,33 @@ def cpu_has_bfloat16():
     return torch.cpu._is_avx512_bf16_supported()
 
 
+def precision_on(device):
+    """What networks are trained in: "bfloat16 mixed precision" or "float32"."""
+    return "bfloat16 mixed precision" if device.type == "cuda" or bfloat16_is_faster() else "float32"
+
+
 def mixed_precision(device):
-    return torch.amp.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu_has_bfloat16())
+    return torch.amp.autocast(device.type, torch.bfloat16, enabled=precision_on(device) != "float32")
+
+
+@functools.cache
+def bfloat16_is_faster():
+    """Whether this CPU trains a convolution faster in bfloat16 than in float32, measured once.
+
+    Processors that have it differ: it takes 2/3 of the time on AMD EPYC, and 4/3 on an Intel Xeon without AMX.
+    """
+    if not cpu_has_bfloat16():
+        return False
+    weight = torch.ones(96, 64, 3, 3, requires_grad=True)
+    maps = torch.ones(64, 64, 16, 16, requires_grad=True).contiguous(memory_format=torch.channels_last)
+    seconds = {True: [], False: []}
+    for _ in range(5):
+        for mixed in seconds:
+            began = time.perf_counter()
+            with torch.amp.autocast("cpu", torch.bfloat16, enabled=mixed):
+                F.conv2d(maps, weight, padding=1).float().sum().backward()
+            seconds[mixed].append(time.perf_counter() - began)
+    return min(seconds[True]) < min(seconds[False])
 
 
 @dataclass
@@ -308,7 +332,7 @@ def train_network(name, args):
     write_model(weights_path, json_path, average, {
         "model": name, "file": os.path.basename(weights_path), "settings": settings,
         "calibration": calibration, "metrics": metrics, "metrics_of": metrics_of(args.all_data),
-        "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device),
+        "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device), "precision": precision_on(device),
                      "best_epoch": max(history, key=lambda h: h["selected_by"])["epoch"]},
         "versions": library_versions("torch", "numpy"),
     })
