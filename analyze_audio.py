@@ -17,13 +17,13 @@ import sys
 import numpy as np
 
 from utils.analysis_plots import draw_counts, draw_distributions, draw_mfcc, draw_recording
-from utils.artifacts import ArtifactError, make_folder, run_stage
+from utils.artifacts import REPOSITORY, ArtifactError, make_folder, run_stage
 from utils.audio import SAMPLE_RATE, AudioError, printable, read_blocks
 from utils.dataset import SYNTHESISED, near_copies, read_windows
 from utils.event_files import safe_name
 from utils.features import FEATURE_NAMES, N_MFCC
 from utils.figures import save_figure
-from utils.inputs import EXAMPLES, REPOSITORY, find_inputs
+from utils.inputs import EXAMPLES, find_inputs
 
 SHORTEST_S = 0.01  # of sound that makes a picture
 LABELS = ("non_scream", "scream")

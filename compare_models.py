@@ -17,12 +17,11 @@ import sys
 
 import numpy as np
 
-from utils.artifacts import ArtifactError, other_settings, read_json, run_stage
+from utils.artifacts import REPOSITORY, ArtifactError, other_settings, read_json, run_stage
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
                               plot_transfer, refuse_seen_clips, score_rows, time_models)
 from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
-from utils.inputs import REPOSITORY
 from utils.tables import markdown_table, write_csv, write_text
 
 # whole collections on one side only; petz and animalia came later and take part in neither side
@@ -99,6 +98,14 @@ def train_missing(args, tasks, fingerprint):
         delayed(run)(folder, options, stage) for stage in STAGES for folder, options in tasks.items())
 
 
+def load_all_models(folder):
+    """The ensemble in a folder that --transfer or --cross-validate trained; ArtifactError if one of the six is missing."""
+    ensemble = load_ensemble(folder)
+    if ensemble.missing:
+        raise ArtifactError(f"the vote of the report needs all six models: {'; '.join(ensemble.missing.values())}")
+    return ensemble
+
+
 def compare_test_split(args, windows, manifest):
     ensemble = load_ensemble(args.models)
     for why in ensemble.missing.values():
@@ -115,6 +122,8 @@ def compare_test_split(args, windows, manifest):
     header, table = figure_rows(figures)
     title = (f"test split: {len(label)} clips, {label.sum()} of them screams; no group of clips is in training and test; "
              f"networks in {ensemble.runtime}")
+    if ensemble.missing:
+        title += f"; without {', '.join(ensemble.missing)}"
     text = f"{title}\n\n" + markdown_table(header, table)
     print(text)
     write_csv(os.path.join(args.models, "comparison.csv"), header, table)
@@ -135,7 +144,7 @@ def transfer(args, windows, manifest):
         rows = np.flatnonzero(np.isin(windows.source, SIDES[test]))
         runs, confused = [], None
         for seed in range(args.seeds):
-            ensemble = load_ensemble(folder_of[train, seed])
+            ensemble = load_all_models(folder_of[train, seed])
             probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
             label, scores = clip_scores(windows, rows, ensemble, probabilities)
             runs.append(figures_of(label, scores))
@@ -160,12 +169,13 @@ def transfer(args, windows, manifest):
 def cross_validate(args, windows, manifest):
     """Every clip scored once by models that saw none of its group."""
     k = args.cross_validate
-    folders = {os.path.join(args.work, f"folds-{k}", str(fold)): {"folds": k, "fold": fold} for fold in range(k)}
+    # the seed deals the folds: models of another one have seen clips of this test part
+    folders = {os.path.join(args.work, f"folds-{k}", str(fold)): {"folds": k, "fold": fold, "seed": 0} for fold in range(k)}
     train_missing(args, folders, manifest["fingerprint"])
     per_fold, labels, pooled = [], [], {}
     for fold, folder in enumerate(folders):
-        rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold) == "test")
-        ensemble = load_ensemble(folder)
+        rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold, seed=0) == "test")
+        ensemble = load_all_models(folder)
         label, scores = clip_scores(windows, rows, ensemble, score_rows(ensemble, windows, args.data, manifest, rows))
         per_fold.append(figures_of(label, scores)[VOTE])
         labels.append(label)

@@ -109,7 +109,7 @@ def write_spectrograms(clips, args, paths):
 
     Returns ([(clip, features [n, 34], start_s [n])] of what could be read, failures).
     """
-    windows, failures = [], []
+    readable, failures = [], []
     stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
     all_clips = [*clips, *(synthesised_clip(number) for number in range(args.signals))]
     # described first: the clips would end before it does, and breaking off its processes takes a third of a second
@@ -122,29 +122,30 @@ def write_spectrograms(clips, args, paths):
         features, stft_db, mel_db, start_s = result
         stft_file.append(stft_db)
         mel_file.append(mel_db)
-        windows.append((clip, features, start_s))
+        readable.append((clip, features, start_s))
     stft_file.close()
     mel_file.close()
-    return windows, failures
+    return readable, failures
 
 
-def keep_copies_together(clips, windows):
+def keep_copies_together(clips, readable):
     """Join the groups of clips in which windows sound nearly the same. Returns the clips, and how many groups were joined."""
-    recorded = [(clip.group, features) for clip, features, _ in windows if clip.source != SYNTHESISED]
+    recorded = [(clip.group, features) for clip, features, _ in readable if clip.source != SYNTHESISED]
     joined = join_near_copies([group for group, features in recorded for _ in features],
                               np.concatenate([features for _, features in recorded]))
     n_joined = len(joined) - len(set(joined.values()))
     return [replace(clip, group=joined.get(clip.group, clip.group)) for clip in clips], n_joined
 
 
-def write_table(path, windows, clips, splits):
-    """Write the row of each window: its features, and what clips and splits say of its clip."""
-    about = {clip.path: (clip.group, split) for clip, split in zip(clips, splits)}
+def write_table(path, readable, clips, splits):
+    """Write the row of each window: its features, and the group and the split of its clip."""
+    place = {clip.path: (clip.group, split) for clip, split in zip(clips, splits)}
+    place |= {clip.path: (clip.group, "train") for clip, _, _ in readable if clip.source == SYNTHESISED}
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as table:
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class"])
-        for clip, features, start_s in windows:
-            group, split = about.get(clip.path, (clip.group, "train"))  # signals are for training
+        for clip, features, start_s in readable:
+            group, split = place[clip.path]
             for values, start in zip(features, start_s):
                 rows.writerow([clip.path, clip.label, *(f"{v:.9g}" for v in values), f"{start:.4f}",
                                clip.source, group, split, clip.sound_class])
@@ -179,16 +180,16 @@ def warn_of_missing_parts(clips, splits):
         print(f"note: no {', no '.join(missing)}; {HOW_TO_GROUP}", file=sys.stderr)
 
 
-def print_summary(windows, failures, n_joined, n_augmented, seconds):
+def print_summary(readable, failures, n_joined, n_augmented, seconds):
     counts = collections.Counter()
-    for clip, features, _ in windows:
+    for clip, features, _ in readable:
         counts[clip.source, clip.label, "clips"] += 1
         counts[clip.source, clip.label, "windows"] += len(features)
     print(f"\n{'source':24} {'label':12} {'clips':>7} {'windows':>8}")
     for source, label in sorted({key[:2] for key in counts}):
         print(f"{source:24} {label:12} {counts[source, label, 'clips']:7} {counts[source, label, 'windows']:8}")
-    n_windows = sum(len(features) for _, features, _ in windows)
-    print(f"{len(windows)} clips, {n_windows} windows, {n_augmented} augmented rows, {len(failures)} failures, {seconds:.0f} s")
+    n_windows = sum(len(features) for _, features, _ in readable)
+    print(f"{len(readable)} clips, {n_windows} windows, {n_augmented} augmented rows, {len(failures)} failures, {seconds:.0f} s")
     if n_joined:
         print(f"{n_joined} groups joined to others that hold nearly the same sounds: these stay on one side of the split")
 
@@ -215,14 +216,14 @@ def main(argv=None):
             atomic_path(names["labels"]) as label_file, atomic_path(names["augmented"]) as augmented, \
             joblib_backend(args.backend, args.scheduler):
         paths = {"csv": table, "stft": stft, "mel": mel}
-        windows, failures = write_spectrograms(clips, args, paths)
+        readable, failures = write_spectrograms(clips, args, paths)
         if len(failures) == len(clips):
             raise ArtifactError("not one clip could be read; nothing was written")
-        clips, n_joined = keep_copies_together(clips, windows)
+        clips, n_joined = keep_copies_together(clips, readable)
         splits = split_clips(clips, args.seed)
         warn_of_missing_parts(clips, splits)
-        write_table(table, windows, clips, splits)
-        labels = [int(clip.label == "scream") for clip, features, _ in windows for _ in features]
+        write_table(table, readable, clips, splits)
+        labels = [int(clip.label == "scream") for clip, features, _ in readable for _ in features]
         with open(label_file, "wb") as file:
             np.save(file, np.array(labels, np.int64))
         n_augmented = write_augmented([] if args.no_augment else clips, args, augmented)
@@ -233,7 +234,7 @@ def main(argv=None):
         "fingerprint": fingerprint(clips, settings), "files": sizes,
         "versions": library_versions("numpy", "scipy", "soundfile", "soxr"),
     })
-    print_summary(windows, failures, n_joined, n_augmented, time.time() - began)
+    print_summary(readable, failures, n_joined, n_augmented, time.time() - began)
     print(f"wrote {', '.join(names.values())}\nnext: python train_ml.py")
     return 0
 

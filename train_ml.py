@@ -147,7 +147,7 @@ def save(name, pipeline, calibration, metrics, settings, args):
         "metrics": metrics, "metrics_of": metrics_of(args.all_data), "training": {"all_data": args.all_data, "tuned": tuned},
         "versions": library_versions("scikit-learn", "numpy", "joblib"),
     })
-    list_pickle(args.models, os.path.basename(path), digest)
+    list_pickle(path, digest)
     print(f"  wrote {path} ({os.path.getsize(path) / 1e6:.2f} MB)")
 
 

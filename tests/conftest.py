@@ -2,6 +2,7 @@
 
 import builtins
 import csv
+import os
 import pathlib
 import signal
 
@@ -16,6 +17,17 @@ REAL_AUDIO = REPOSITORY.parent / "shared" / "audio"
 def pytest_configure():
     """Ctrl-C works here and in the processes that tests start, also where a shell began the run in its background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_pickles_of_the_tests(tmp_path_factory):
+    """What tests train goes on no list of the user's."""
+    before = os.environ.get("XDG_DATA_HOME")
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data-home"))
+    yield
+    del os.environ["XDG_DATA_HOME"]
+    if before is not None:
+        os.environ["XDG_DATA_HOME"] = before
 
 
 @pytest.fixture

@@ -90,6 +90,12 @@ BREAKS = [  # module, line, what it becomes
     ("dataset", '"non_scream", "esc50"', '"scream", "esc50"'),
     ("dataset", "joined.join(group_of.setdefault(digest, clip.group), clip.group)", "group_of.setdefault(digest, clip.group)"),
     ("dataset", "group=joined.root(clip.group)", "group=clip.group"),
+    ("dataset", "first, second = sorted((self.root(one), self.root(other)))", "first, second = self.root(one), self.root(other)"),
+    ("dataset", "+ radius, side", ", side"),
+    ("dataset", "< radius ** 2, k=1)", "< radius ** 2, k=2)"),
+    ("dataset", "order[first + np.stack([row, other], axis=1)]", "first + np.stack([row, other], axis=1)"),
+    ("dataset", "(one * len(names) + other)[one != other]", "(one * len(names) + other)[:0]"),
+    ("dataset", "    if expected is None:", "    if False:"),
     ("dataset", "part[members[group]] = chosen", "part[members[group][0]] = chosen"),
     ("dataset", "dealt[chosen] += size", "dealt[chosen] += 0"),
     ("dataset", "key=lambda group: -len(members[group])", "key=lambda group: len(members[group])"),
@@ -119,7 +125,7 @@ BREAKS = [  # module, line, what it becomes
     ("ensemble", "report[\"model\"] != name", "False"),
     ("ensemble", "hexdigest() != report[\"sha256\"]", "hexdigest() == \"\""),
     ("ensemble", "if made_with != installed:", "if False:"),
-    ("ensemble", "and not trust_unlisted:", "and False:"),
+    ("ensemble", "and not is_listed(report[\"sha256\"]):", "and False:"),
     ("ensemble", "weights_only=True", "weights_only=False"),
 ]
 

@@ -15,7 +15,8 @@ import pytest
 from conftest import REPOSITORY
 from synthetic_artifacts import locations, write_artifacts
 
-from utils.artifacts import (PICKLE_LIST, ArtifactError, AudioError, atomic_path, library_versions, list_pickle, read_json,
+from utils import artifacts
+from utils.artifacts import (ArtifactError, AudioError, atomic_path, is_listed, library_versions, list_pickle, read_json,
                              sha256_of, write_json)
 from utils.features import FEATURE_NAMES
 
@@ -124,11 +125,28 @@ def test_sha256_of(tmp_path):
     assert sha256_of(tmp_path / "b") == hashlib.sha256(content).hexdigest()
 
 
-def test_list_of_pickles_keeps_the_others(tmp_path):
-    list_pickle(tmp_path, "b.pkl", "2")
-    list_pickle(tmp_path, "a.pkl", "1")
-    list_pickle(tmp_path, "b.pkl", "3")
-    assert json.loads((tmp_path / PICKLE_LIST).read_text()) == {"a.pkl": "1", "b.pkl": "3"}
+def test_list_of_pickles_beside_the_code_keeps_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "RELEASED_PICKLES", str(tmp_path / "SHA256SUMS.json"))
+    for name, digest in (("b.pkl", "2" * 64), ("a.pkl", "1" * 64), ("b.pkl", "3" * 64)):
+        list_pickle(tmp_path / name, digest)
+    assert json.loads((tmp_path / "SHA256SUMS.json").read_text()) == {"a.pkl": "1" * 64, "b.pkl": "3" * 64}
+    assert is_listed("1" * 64) and is_listed("3" * 64) and not is_listed("2" * 64)
+
+
+def test_pickles_trained_elsewhere_go_to_the_users_list(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert not is_listed("1" * 64)
+    for digest in "12":
+        list_pickle(tmp_path / "models" / "a b.pkl", digest * 64)
+    assert is_listed("1" * 64) and is_listed("2" * 64) and not is_listed("3" * 64) and not is_listed("")
+    assert not (tmp_path / "models").exists()  # a folder of models brings no list
+
+
+def test_a_users_list_that_cannot_be_written_is_a_note(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    list_pickle(tmp_path / "models" / "a.pkl", "1" * 64)
+    assert "--trust-models" in capsys.readouterr().err and not is_listed("1" * 64)
 
 
 def test_library_versions():

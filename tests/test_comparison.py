@@ -7,11 +7,12 @@ import types
 
 import numpy as np
 import pytest
+from synthetic_artifacts import write_artifacts
 
 from utils.artifacts import ArtifactError
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
                               refuse_seen_clips, reliability, score_rows)
-from utils.dataset import Windows
+from utils.dataset import Windows, read_windows
 from utils.ensemble import MODEL_FILES, combine
 from utils.tables import markdown_table, write_csv, write_text
 
@@ -177,3 +178,15 @@ def test_stage_that_fails_names_its_log(tmp_path, monkeypatch):
     args = compare_models.parse_arguments(["--transfer"])
     with pytest.raises(ArtifactError, match=r"train_ml.py failed; see .*train_ml.log"):
         compare_models.train_missing(args, {str(tmp_path / "a"): {}}, "f")
+
+
+def test_cross_validation_takes_models_of_its_own_folds_and_all_six(tmp_path, monkeypatch):
+    import compare_models
+
+    asked = {}
+    monkeypatch.setattr(compare_models, "train_missing", lambda args, tasks, fingerprint: asked.update(tasks))
+    monkeypatch.setattr(compare_models, "load_ensemble", lambda folder: types.SimpleNamespace(missing={"svm": "no svm"}))
+    windows = read_windows(write_artifacts(tmp_path) / "audio_features.csv")
+    with pytest.raises(ArtifactError, match="needs all six models: no svm"):
+        compare_models.cross_validate(compare_models.parse_arguments(["--cross-validate", "3"]), windows, {"fingerprint": "f"})
+    assert list(asked.values()) == [{"folds": 3, "fold": fold, "seed": 0} for fold in range(3)]  # a seed deals the folds

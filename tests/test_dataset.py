@@ -12,6 +12,7 @@ from conftest import LAYOUTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from utils import dataset
 from utils.artifacts import ArtifactError
 from utils.dataset import (
     AUGMENTED_CSV,
@@ -189,15 +190,17 @@ def windows_with_copies(distance, seed=0):
 
 
 @pytest.mark.parametrize("distance, n_found", [(0.0, 300), (0.7, 300), (0.8, 0)])
-def test_near_copies_lie_within_the_radius(distance, n_found):
-    pairs = np.concatenate(list(near_copies(windows_with_copies(distance))))  # several blocks of rows
+def test_near_copies_lie_within_the_radius(monkeypatch, distance, n_found):
+    monkeypatch.setattr(dataset, "NEAR_COPY_PAIRS", 20_000)  # blocks of 33 rows
+    pairs = np.concatenate(list(near_copies(windows_with_copies(distance))))
     assert len(pairs) == n_found
     assert {tuple(pair) for pair in pairs} == {(i, 300 + i) for i in range(n_found)}
 
 
-def test_near_copies_are_those_of_scikit_learn():
+def test_near_copies_are_those_of_scikit_learn(monkeypatch):
     from sklearn.neighbors import NearestNeighbors
 
+    monkeypatch.setattr(dataset, "NEAR_COPY_PAIRS", 20_000)
     features = windows_with_copies(2.0)
     scaled = (features - features.mean(axis=0)) / features.std(axis=0)
     neighbours = NearestNeighbors(radius=6).fit(scaled).radius_neighbors(scaled, return_distance=False)
@@ -206,8 +209,9 @@ def test_near_copies_are_those_of_scikit_learn():
     assert len(expected) > 2000 and len(found) == len(expected) and set(found) == expected
 
 
-def test_one_window_has_no_copy():
+def test_near_copies_of_one_window_and_of_thousands_alike():
     assert sum(map(len, near_copies(np.ones((1, 34))))) == 0
+    assert sum(map(len, near_copies(np.ones((2000, 34), np.float32)))) == 2000 * 1999 / 2
 
 
 def test_groups_with_near_copies_are_joined_through_any_chain():
@@ -391,7 +395,8 @@ def truncate(path):
 def read_all(artifacts, check_sizes):
     manifest = read_manifest(artifacts / "data")
     if not check_sizes:
-        manifest["files"] = {}
+        manifest["files"] = {path.name: path.stat().st_size for path in (artifacts / "audio_features.csv",
+                                                                        *(artifacts / "data").iterdir()) if path.exists()}
     table = read_windows(artifacts / "audio_features.csv", manifest)
     read_spectrograms(artifacts / "data", STFT_NPY, len(table), manifest)
 
@@ -474,3 +479,15 @@ def test_splits_that_exclude_each_other(options, capsys):
     with pytest.raises(SystemExit) as caught:
         train_ml.main(options)
     assert caught.value.code == 2 and "exclude" in capsys.readouterr().err
+
+
+def test_a_table_that_stage_1_did_not_write_is_refused(artifacts):
+    shutil.copy(artifacts / "audio_features.csv", artifacts / "edited.csv")
+    with pytest.raises(ArtifactError, match=r"edited\.csv is not among the files that python extract_features.py wrote"):
+        read_windows(artifacts / "edited.csv", read_manifest(artifacts / "data"))
+
+
+def test_the_name_of_synthesised_signals_is_no_source_for_recordings(tmp_path):
+    touch(tmp_path, "synthesised/scream/1.wav", "synthesised/non_scream/1.wav")
+    with pytest.raises(ArtifactError, match="source named synthesised"):
+        find_clips(tmp_path)

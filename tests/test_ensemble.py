@@ -11,7 +11,7 @@ import pytest
 import torch
 from synthetic_artifacts import train_all_models, write_artifacts
 
-from utils.artifacts import PICKLE_LIST, ArtifactError, sha256_of
+from utils.artifacts import ArtifactError, sha256_of
 from utils.audio import WINDOW, clean_window
 from utils.ensemble import CLASSICAL_FILES, MODEL_FILES, MODEL_NAMES, NETWORK_FILES, combine, load_ensemble
 
@@ -238,15 +238,13 @@ def test_other_scikit_learn_version_is_refused(models):
     only_missing(models, "svm", trust_unlisted=True)  # trusting its maker does not make it fit
 
 
-def test_unlisted_pickle_is_refused_and_accepted_on_request(models):
-    edit_json(models / PICKLE_LIST, lambda listed: listed.pop(CLASSICAL_FILES["svm"]))
-    assert "not listed" in only_missing(models, "svm") and "--trust-models" in only_missing(models, "svm")
-    assert load_ensemble(models, device="cpu", threads=1, trust_unlisted=True).missing == {}
-
-
-def test_without_the_list_no_pickle_is_loaded_unless_trusted(models):
-    os.remove(models / PICKLE_LIST)
+def test_a_folder_from_somebody_else_cannot_vouch_for_its_pickles(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "other-user"))
+    own = {name: sha256_of(models / name) for name in CLASSICAL_FILES.values()}
+    (models / "SHA256SUMS.json").write_text(json.dumps(own))
+    (models / "own_pickles").write_text("".join(f"{digest} {name}\n" for name, digest in own.items()))
     ensemble = load_ensemble(models, device="cpu", threads=1)
+    assert all("--trust-models" in sentence for sentence in ensemble.missing.values())
     assert list(ensemble.missing) == list(CLASSICAL_FILES) and list(ensemble.names) == list(NETWORK_FILES)
     assert load_ensemble(models, device="cpu", threads=1, trust_unlisted=True).missing == {}
 
@@ -273,7 +271,7 @@ def test_malicious_pickle_is_not_run(models, tmp_path):
     shutil.copy(evil, path_of(models, "svm"))
     assert "tampered" in only_missing(models, "svm")  # its JSON does not vouch for it
     replace_model(models, "svm", evil)
-    assert "not listed" in only_missing(models, "svm")  # the project's list does not know it
+    assert "nor was trained here" in only_missing(models, "svm")  # no list knows it
     assert not trace.exists()
     joblib.load(evil)
     assert trace.exists()  # it would have run

@@ -13,12 +13,11 @@ from synthetic_artifacts import train_all_models, write_artifacts
 import inference_cnn
 import inference_svm
 import main
-from utils.artifacts import ArtifactError, sha256_of
+from utils.artifacts import REPOSITORY, ArtifactError, sha256_of
 from utils.audio import WINDOW, clean_window
 from utils.dataset import audio_files
 from utils.ensemble import CLASSICAL_FILES, MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, load_ensemble
 from utils.features import describe_window, mel_edges
-from utils.inputs import REPOSITORY
 
 ABSENT = "onnx and onnxruntime are not installed (requirements-dev.txt names them)"
 

@@ -16,7 +16,7 @@ import soundfile
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, read_audio, read_blocks
 from stand_in import StandIn
 from utils.events import EventSettings
-from utils.pipe import ReadAhead, read_exactly, read_stream, read_wav_header
+from utils.pipe import AHEAD_BLOCKS, ReadAhead, read_exactly, read_stream, read_wav_header
 from utils.scan import ScoredWindow, loud_part, loud_part_probability, scan, score_windows
 
 
@@ -168,6 +168,16 @@ def slowly(blocks):
         if index % 100 == 0:
             time.sleep(0.1)
         yield block
+
+
+def test_stopping_ends_a_pipe_that_delivers_faster_than_it_is_scored():
+    arriving = ReadAhead(np.zeros(10, np.float32) for _ in itertools.count())
+    given = 0
+    for _ in arriving:
+        given += 1
+        if given == 500:
+            arriving.stop()
+        assert given < 500 + AHEAD_BLOCKS + 5
 
 
 def test_an_error_while_reading_ahead_arrives():

@@ -12,7 +12,8 @@ import tempfile
 from importlib import metadata
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)  # full disk, no permission
-PICKLE_LIST = "SHA256SUMS.json"  # in models/: hashes of the pickles that this project made and may unpickle
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RELEASED_PICKLES = os.path.join(REPOSITORY, "models", "SHA256SUMS.json")  # hashes of the pickles that come with the code
 
 
 class AudioError(Exception):
@@ -106,11 +107,35 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def list_pickle(models_dir, name, digest):
+def own_pickles():
+    """The user's list of pickles that were trained here: lines of hash and path. A folder of models brings no list of its own."""
+    return os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "scream-detector", "own_pickles")
+
+
+def list_pickle(path, digest):
     """Note the hash of a pickle that this project has just made: only listed pickles are ever loaded."""
-    path = os.path.join(models_dir, PICKLE_LIST)
-    listed = read_json(path, "train_ml.py") if os.path.exists(path) else {}
-    write_json(path, dict(sorted((listed | {name: digest}).items())))
+    folder, name = os.path.split(os.path.realpath(path))
+    if folder == os.path.dirname(RELEASED_PICKLES):
+        listed = read_json(RELEASED_PICKLES, "train_ml.py") if os.path.exists(RELEASED_PICKLES) else {}
+        write_json(RELEASED_PICKLES, dict(sorted((listed | {name: digest}).items())))
+        return
+    try:
+        os.makedirs(os.path.dirname(own_pickles()), exist_ok=True)
+        with open(own_pickles(), "a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{digest} {os.path.join(folder, name)}\n")  # one write: trainings at the same time lose no line
+    except OSError as error:
+        print(f"note: {own_pickles()} cannot be written ({error.strerror}): {path} will need --trust-models", file=sys.stderr)
+
+
+def is_listed(digest):
+    """Whether a pickle with this hash came with the code or was trained by this user."""
+    if os.path.exists(RELEASED_PICKLES) and digest in read_json(RELEASED_PICKLES, "train_ml.py").values():
+        return True
+    try:
+        with open(own_pickles(), encoding="utf-8", errors="surrogateescape") as file:
+            return any(line.startswith(digest + " ") for line in file)
+    except OSError:
+        return False
 
 
 def library_versions(*names):

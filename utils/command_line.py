@@ -14,9 +14,9 @@ from concurrent.futures import BrokenExecutor
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: threads share windows, not matrix products
 
-from utils.artifacts import ArtifactError, AudioError, make_folder, sha256_of
+from utils.artifacts import REPOSITORY, ArtifactError, AudioError, make_folder, sha256_of
 from utils.cluster import joblib_backend
-from utils.inputs import EXAMPLES, REPOSITORY, find_inputs, open_blocks, watch_progress
+from utils.inputs import EXAMPLES, find_inputs, open_blocks, watch_progress
 from utils.options import build_parser, hop_samples, parse_arguments, result_settings
 from utils.report import Printer, shown
 
@@ -68,20 +68,18 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
         print_warning(sentence)
 
     blocks, hop = open_blocks(path, args.raw_rate, args.raw_channels, warn), hop_samples(args)
-    must_wait = restore_signals = None
+    arriving, signals = None, contextlib.nullcontext()
     if path == "-":
-        from utils.live import stop_on_signal
-        from utils.pipe import ReadAhead
+        from utils.pipe import ReadAhead, stopped_by_signals
 
         blocks = arriving = ReadAhead(blocks)
-        restore_signals = stop_on_signal(arriving)
-
-        def must_wait():
-            return arriving.n_waiting < hop
-
+        signals = stopped_by_signals(arriving)
     if progress:
         blocks = watch_progress(blocks, path)
     picture = Picture(args, ensemble) if args.plot else None
+
+    def must_wait():
+        return arriving.n_waiting < hop
 
     def on_window(window):
         if picture:
@@ -90,17 +88,15 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
             poll()
 
     try:
-        record = scan(picture.watch(blocks) if picture else blocks, ensemble, args.settings, hop, BATCH, path,
-                      on_event, on_window, must_wait)
+        with signals:
+            record = scan(picture.watch(blocks) if picture else blocks, ensemble, args.settings, hop, BATCH, path,
+                          on_event, on_window, must_wait if arriving else None)
     except AudioError as error:
         return {"file": path, "error": str(error)}, [str(error)]
     except (BrokenPipeError, ArtifactError):  # not about this recording
         raise
     except Exception as error:  # a night's run must not die of one file; the sentence says it is not the user's fault
         return {"file": path, "error": unexpected(path, error)}, [unexpected(path, error)]
-    finally:
-        if restore_signals:
-            restore_signals()
     if warnings:
         record["warnings"] = warnings
     return record, write_outputs(args, record, picture, ensemble)

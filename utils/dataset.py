@@ -19,10 +19,11 @@ SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.70, 0.15, 0.15)
 NEIGHBOURS_PER_GROUP = 25  # file numbers this close may be cuts of one recording
 NEAR_COPY = 0.75  # standard deviations between the features of two windows; from 1 on, rain resembles other rain
-NEAR_COPY_BLOCK = 256  # rows that are compared with others at once: memory stays flat
+NEAR_COPY_PAIRS = 2 ** 19  # compared at once: 4 MB for each array of them, however many windows there are
 EXTRACT = "python extract_features.py"
 HOW_TO_GROUP = (f"names with numbers of one block of {NEIGHBOURS_PER_GROUP} count as cuts of one recording, which stays on one "
-                "side of the split; a clips.csv with a column group says what belongs together")
+                "side of the split, unless a clips.csv with a column group says what belongs together; so do clips that sound "
+                "nearly the same")
 FEATURES_CSV, AUGMENTED_CSV = "audio_features.csv", "augmented_features.csv"
 STFT_NPY, MEL_NPY, LABELS_NPY = "cnn_spectrograms.npy", "cnn_mel_spectrograms.npy", "cnn_labels.npy"
 MANIFEST = "manifest.json"
@@ -124,6 +125,8 @@ def find_clips(folder):
         clips = find_labelled_tree(folder)
     if not clips:
         raise ArtifactError(f"{folder}: no clips found; put them in folders named scream and non_scream")
+    if any(clip.source == SYNTHESISED for clip in clips):
+        raise ArtifactError(f"{folder}: a source named {SYNTHESISED} would be mistaken for signals of this project; rename it")
     return clips
 
 
@@ -134,9 +137,12 @@ class JoinedGroups:
         self.parent = {}
 
     def root(self, group):
-        while group in self.parent:
-            group = self.parent[group]
-        return group
+        root = group
+        while root in self.parent:
+            root = self.parent[root]
+        while group != root:  # long chains become short
+            self.parent[group], group = root, self.parent[group]
+        return root
 
     def join(self, one, other):
         first, second = sorted((self.root(one), self.root(other)))
@@ -178,14 +184,16 @@ def near_copies(features, radius=NEAR_COPY):
     features: [n_windows, 34]. radius: distance in standard deviations over all 34 features below which two windows count as
     copies; two unrelated clips are about 8 apart. Yields arrays [n_pairs, 2] of row numbers, the smaller one first.
     """
+    features = np.asarray(features, float)  # of differences of squares float32 would keep little
     scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-12)
     # along the axis of the largest spread most pairs are further apart than the radius already
     along = scaled @ np.linalg.eigh(scaled.T @ scaled)[1][:, -1]
     order = np.argsort(along)
     scaled, along = scaled[order], along[order]
     squares = (scaled ** 2).sum(axis=1)
-    for first in range(0, len(scaled), NEAR_COPY_BLOCK):
-        block = slice(first, first + NEAR_COPY_BLOCK)
+    n_block = max(1, NEAR_COPY_PAIRS // len(scaled))
+    for first in range(0, len(scaled), n_block):
+        block = slice(first, first + n_block)
         others = slice(first, int(np.searchsorted(along, along[block][-1] + radius, side="right")))
         squared_distance = squares[block, None] + squares[others] - 2 * scaled[block] @ scaled[others].T
         row, other = np.nonzero(np.triu(squared_distance < radius ** 2, k=1))  # each pair once
@@ -197,11 +205,13 @@ def join_near_copies(groups, features):
 
     groups: names [n_windows]. features: [n_windows, 34].
     """
-    groups, joined = np.asarray(groups, dtype=object), JoinedGroups()
+    names, number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    joined = JoinedGroups()
     for pairs in near_copies(features):
-        for one, other in set(map(tuple, groups[pairs])):
-            joined.join(one, other)
-    return {group: joined.root(group) for group in groups}
+        one, other = number[pairs].T
+        for pair in np.unique((one * len(names) + other)[one != other]):  # many pairs of windows, few of groups
+            joined.join(*(str(names[i]) for i in divmod(pair, len(names))))
+    return {str(name): joined.root(str(name)) for name in names}
 
 
 def group_near_copies(windows):
@@ -305,7 +315,9 @@ def check_size(path, manifest):
     except OSError:
         raise ArtifactError(f"{path} is missing: run {EXTRACT} first") from None
     expected = manifest["files"].get(os.path.basename(path))
-    if expected is not None and size != expected:
+    if expected is None:
+        raise ArtifactError(f"{path} is not among the files that {EXTRACT} wrote: {', '.join(manifest['files'])}")
+    if size != expected:
         raise ArtifactError(f"{path} is not the file that {EXTRACT} wrote ({size} bytes, not {expected}): run it again")
 
 

@@ -31,7 +31,7 @@ The Kaggle scream set (public, no login needed):
 Move the folder Converted_Separately, which lies in the folder it prints, beside this script, and run
     python extract_features.py"""
 SCREAM_CLASSES = ("FemaleScream", "MaleScream")  # of noise-of-life
-NEIGHBOURS_PER_GROUP = 10  # noise-of-life cuts several clips with neighbouring numbers from one recording
+NOISE_OF_LIFE_BLOCK = 10  # noise-of-life cuts several clips with neighbouring numbers from one recording
 ATTEMPTS = 3  # transfers that break off are resumed this often before the user is asked
 TIMEOUT_S = 30  # without a byte from the server
 CHUNK = 1 << 16  # bytes
@@ -163,7 +163,7 @@ def describe_noise_of_life(folder):
             if name.lower().endswith(".wav"):
                 label = "scream" if sound_class in SCREAM_CLASSES else "non_scream"
                 number = int((re.findall(r"\d+", name) or ["0"])[-1])
-                group = f"nol-{sound_class}-{number // NEIGHBOURS_PER_GROUP}"
+                group = f"nol-{sound_class}-{number // NOISE_OF_LIFE_BLOCK}"
                 rows.append([f"{sound_class}/{name}", label, "noise-of-life", group, sound_class])
     if not rows:
         raise ArtifactError("the archive of noise-of-life holds no .wav files below sound classes; nothing was unpacked")

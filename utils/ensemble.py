@@ -9,7 +9,7 @@ from importlib import metadata
 
 import numpy as np
 
-from utils.artifacts import PICKLE_LIST, ArtifactError, read_json
+from utils.artifacts import ArtifactError, is_listed, read_json
 from utils.calibration import probability_of
 from utils.features import SIGNAL_SETTINGS, describe_windows
 
@@ -65,11 +65,9 @@ def load_classical(models_dir, name, trust_unlisted):
     import joblib
 
     path, content, report = read_verified(models_dir, name)
-    list_path = os.path.join(models_dir, PICKLE_LIST)
-    listed = read_json(list_path, "python train_ml.py") if os.path.exists(list_path) else {}
-    if listed.get(MODEL_FILES[name]) != report["sha256"] and not trust_unlisted:
-        raise ArtifactError(f"{path} is not listed in {PICKLE_LIST}; unpickling it could run anything, so it is refused "
-                            "(--trust-models accepts it)")
+    if not trust_unlisted and not is_listed(report["sha256"]):
+        raise ArtifactError(f"{path} neither came with this project nor was trained here; unpickling it could run anything, "
+                            "so it is refused (--trust-models accepts it)")
     made_with, installed = report["versions"].get("scikit-learn"), metadata.version("scikit-learn")
     if made_with != installed:
         raise ArtifactError(f"{path} was made with scikit-learn {made_with}, installed is {installed}: "

@@ -84,23 +84,24 @@ def explain_window(window, ensemble):
     """
     features, stft_db, mel_db = describe_windows([window])
     whole = ensemble.score_described(features, stft_db, mel_db)[0]
-    corners = patch_corners()
-    changed = np.repeat(features, len(corners), axis=0)  # row i < 34 lacks feature i, and every row lacks one patch
-    typical = typical_features(ensemble.classical)
+
+    def falls(*changed):
+        """By how much each model's log-odds fall when the window is changed to these: {model: [n]}."""
+        scores = np.concatenate([ensemble.score_described(*(values[first : first + BATCH] for values in changed))
+                                 for first in range(0, len(changed[0]), BATCH)])  # [n, n_models]
+        return dict(zip(ensemble.names, (log_odds(whole) - log_odds(scores)).T))
+
+    corners, typical = patch_corners(), typical_features(ensemble.classical)
+    by_patch = falls(np.repeat(features, len(corners), axis=0), occluded(stft_db[0], corners), occluded(mel_db[0], corners))
+    by_feature = {}
     if typical is not None:
-        index = np.arange(len(FEATURE_NAMES))
-        changed[index, index] = typical
-    scores = np.concatenate([
-        ensemble.score_described(changed[first : first + BATCH], occluded(stft_db[0], corners[first : first + BATCH]),
-                                 occluded(mel_db[0], corners[first : first + BATCH]))
-        for first in range(0, len(corners), BATCH)])  # [n_patches, n_models]
-    falls = log_odds(whole) - log_odds(scores)
-    column = {name: falls[:, i] for i, name in enumerate(ensemble.names)}
-    classical = [name for name in ensemble.names if name in CLASSICAL_FILES and typical is not None]
+        n = len(FEATURE_NAMES)
+        without_one = np.where(np.eye(n, dtype=bool), typical, features)  # [34, 34]: row i lacks feature i
+        by_feature = falls(without_one, np.repeat(stft_db, n, axis=0), np.repeat(mel_db, n, axis=0))
     return {
         "probabilities": dict(zip(ensemble.names, map(float, whole))),
-        "features": {name: column[name][: len(FEATURE_NAMES)] for name in classical},
-        "maps": {name: spread_over_patches(column[name], corners) for name in ensemble.names if name in NETWORK_FILES},
+        "features": {name: values for name, values in by_feature.items() if name in CLASSICAL_FILES},
+        "maps": {name: spread_over_patches(values, corners) for name, values in by_patch.items() if name in NETWORK_FILES},
         "spectrograms": {"stft": stft_db[0], "mel": mel_db[0]},
     }
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import sys
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXAMPLES = "data/examples"  # clips that ship with the project, beside main.py
 
 

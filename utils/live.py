@@ -16,6 +16,7 @@ import numpy as np
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, AudioError, printable, resample_blocks
 from utils.events import DEFAULT_SETTINGS
+from utils.pipe import stopped_by_signals
 from utils.scan import scan
 
 FILE = "microphone"  # the record's "file"
@@ -257,24 +258,6 @@ class Meter:
             self.width = 0
 
 
-def stop_on_signal(source):
-    """Let Ctrl-C and a polite kill end a Microphone or ReadAhead; a second one interrupts at once. Returns what undoes it."""
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-
-    def handler(_number, _frame):
-        source.stop()
-        restore()
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore():
-        for number, old in before.items():
-            signal.signal(number, old)
-
-    return restore
-
-
 def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, command=None, on_event=None, on_window=None,
            watch=None, stream=None):
     """Scan the microphone until Ctrl-C and return the record, as for a file.
@@ -316,12 +299,9 @@ def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, comm
 
     say(f"listening at {microphone.rate} Hz; Ctrl-C ends")
     blocks = meter.watch(microphone.blocks())
-    restore = stop_on_signal(microphone)
-    try:
+    with stopped_by_signals(microphone):
         record = scan(polled(watch(blocks) if watch else blocks), ensemble, settings, hop, batch=1, file=FILE,
                       on_event=each_event, on_window=each_window)
-    finally:
-        restore()
     meter.clear()
     if command:
         command.finish()

@@ -9,7 +9,7 @@ import sys
 
 from utils.cluster import add_backend_options, check_backend_options
 from utils.events import DEFAULT_SETTINGS, EXIT_SHARE, EventSettings
-from utils.inputs import REPOSITORY
+from utils.artifacts import REPOSITORY
 
 MARK = "\0"  # stands before a file name with a leading dash while argparse works; no real argument can hold it
 
@@ -46,9 +46,9 @@ def build_parser(description, names):
     add("--raven", action="store_true", help="write a Raven selection table beside each file")
     add("--clips", metavar="DIR", help="cut each event out as a WAV file into DIR")
     add("--plot", metavar="DIR", help="a picture per file: spectrogram, probabilities over time, events")
-    add("--explain", metavar="DIR", help="a picture per file: what spoke for a scream in its strongest window")
+    add("--explain", metavar="DIR", help="a picture per event: what spoke for a scream in its strongest window")
     add("--on-event", metavar="COMMAND",
-        help="with --live or --file -: run COMMAND at each event; {start} {end} {probability} are filled in, no shell")
+        help="with --live or --file -: run COMMAND at each event; {start} {end} {probability} {votes} are filled in, no shell")
 
     add("--export", nargs=2, metavar=("onnx", "DIR"), help="write the networks as ONNX into DIR, with front_end.json, checked "
         "on the --file recordings or the bundled clips; analyses nothing (needs onnx and onnxruntime)")
@@ -64,8 +64,8 @@ def build_parser(description, names):
     add_backend_options(group)
     add("--models", default=os.path.relpath(os.path.join(REPOSITORY, "models")), metavar="DIR",
         help="folder of the trained models (default: models, beside the scripts)")
-    add("--trust-models", action="store_true", help="also load models that are not on the list of released or own ones; "
-        "a pickle from somebody else can run anything")
+    add("--trust-models", action="store_true", help="also load classical models that neither came with this project nor "
+        "were trained here; a pickle from somebody else can run anything")
     parser.set_defaults(names=tuple(names))
     return parser
 
@@ -88,6 +88,7 @@ def protect_dashes(parser, argv):
 def parse_arguments(parser, argv=None):
     """Parse and check; a bad option prints one sentence and exits with 2. Adds args.settings (EventSettings)."""
     args = parser.parse_args(protect_dashes(parser, sys.argv[1:] if argv is None else list(argv)))
+    streams = args.live is not None or "-" in (args.file or ())  # microphone or standard input
     if args.live is not None and args.file:
         parser.error("--live listens to the microphone; leave --file out")
     if args.file and any(not path for path in args.file):
@@ -105,18 +106,18 @@ def parse_arguments(parser, argv=None):
             EventCommand(args.on_event)
         except ValueError as error:
             parser.error(f"--on-event: {error}")
-    if (args.live is not None or "-" in (args.file or ())) and (args.audacity or args.raven or args.clips or args.explain):
+    if streams and (args.audacity or args.raven or args.clips or args.explain):
         parser.error("--audacity, --raven, --clips and --explain need files; save the sound to a file first")
-    if args.resume and (args.live is not None or "-" in (args.file or ())):
+    if args.resume and streams:
         parser.error("--resume goes on with files, not with standard input or the microphone")
     check_backend_options(parser, args)
-    if args.backend == "dask" and (args.live is not None or "-" in (args.file or ())):
+    if args.backend == "dask" and streams:
         parser.error("--backend dask works on files, not on standard input or the microphone")
     if args.jobs > 1 and "-" in (args.file or ()) and len(args.file) > 1:
         parser.error("--jobs works on files; analyse standard input on its own")
     if args.export and args.export[0] != "onnx":
         parser.error(f"--export {args.export[0]}: the only format is onnx, as --export onnx DIR")
-    if args.export and (args.live is not None or "-" in (args.file or ())):
+    if args.export and streams:
         parser.error("--export is checked on files, not on standard input or the microphone")
     for name in ("raw_rate", "raw_channels", "jobs", "threads"):
         value = getattr(args, name)

@@ -1,7 +1,9 @@
 """Audio that arrives on a pipe: WAV or raw samples, decoded exactly as the same file would be."""
 
+import contextlib
 import queue
 import select
+import signal
 import struct
 import threading
 
@@ -139,6 +141,8 @@ class ReadAhead:
             for block in self.blocks:
                 self.queue.put(block)
                 self.n_read += len(block)
+                if self.stopping:  # a pipe that delivers faster than it is scored never runs dry
+                    break
             self.queue.put(None)
         except BaseException as error:  # the reader of the blocks shall see it
             self.queue.put(error)
@@ -164,3 +168,25 @@ class ReadAhead:
                 raise block
             self.n_given += len(block)
             yield block
+
+
+@contextlib.contextmanager
+def stopped_by_signals(source):
+    """Let Ctrl-C and a polite kill end a ReadAhead or a Microphone; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+
+    def restore():
+        for number, old in before.items():
+            signal.signal(number, old)
+
+    def handler(_number, _frame):
+        source.stop()
+        restore()
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        restore()

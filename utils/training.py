@@ -166,7 +166,7 @@ def score_windows(network, spectrograms, rows, device, batch_size=64):
     """Logits float64 [len(rows)] of a network in evaluation mode."""
     network.eval()
     logits = []
-    with torch.inference_mode(), mixed_precision(device):
+    with torch.inference_mode():  # in float32, as main.py computes
         for some in batches_of(rows, batch_size):
             batch = torch.from_numpy(spectrograms[some].astype(np.float32)).to(device)
             logits.append(network(batch).double().cpu())
