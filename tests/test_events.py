@@ -187,6 +187,15 @@ def test_a_window_that_ends_earlier_does_not_shorten_the_event():
     assert detector.finish(10)["end_s"] == 5
 
 
+def test_a_window_inside_an_event_that_has_been_given_back_begins_no_other():
+    """Windows around silence may end before the one before them: what lies within the padding is told already."""
+    detector = EventDetector(EventSettings(padding=1.0, max_gap=2.0))
+    windows = [(0.0, 1.0, 0.9, True), (1.0, 3.5, 0.0, False), (1.2, 1.8, 0.9, True), (2.0, 3.0, 0.4, False)]
+    events = [detector.add(start, end, 6, probability, verdict) for start, end, probability, verdict in windows]
+    assert [event and event["end_s"] for event in events] == [None, 2.0, None, None]
+    assert detector.finish(4.0) is None
+
+
 def test_reset_forgets_the_open_event_and_the_time():
     detector = EventDetector()
     detector.add(100, 101, 6, 0.9, True)
