@@ -2,7 +2,6 @@
 
 import builtins
 import csv
-import os
 import pathlib
 import signal
 
@@ -22,12 +21,9 @@ def pytest_configure():
 @pytest.fixture(scope="session", autouse=True)
 def own_pickles_of_the_tests(tmp_path_factory):
     """What tests train goes on no list of the user's."""
-    before = os.environ.get("XDG_DATA_HOME")
-    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data-home"))
-    yield
-    del os.environ["XDG_DATA_HOME"]
-    if before is not None:
-        os.environ["XDG_DATA_HOME"] = before
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data-home")))
+        yield
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import torch
 from synthetic_artifacts import train_all_models, write_artifacts
 
-from utils.artifacts import ArtifactError, sha256_of
+from utils.artifacts import ArtifactError, list_pickle, sha256_of
 from utils.audio import WINDOW, clean_window
 from utils.ensemble import CLASSICAL_FILES, MODEL_FILES, MODEL_NAMES, NETWORK_FILES, combine, load_ensemble
 
@@ -236,6 +236,15 @@ def test_other_scikit_learn_version_is_refused(models):
     sentence = only_missing(models, "svm")
     assert "0.24.2" in sentence and "installed" in sentence and "python train_ml.py" in sentence
     only_missing(models, "svm", trust_unlisted=True)  # trusting its maker does not make it fit
+
+
+def test_unlisted_pickle_is_refused_and_accepted_on_request(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "lists"))
+    for name in set(CLASSICAL_FILES) - {"svm"}:
+        list_pickle(path_of(models, name), sha256_of(path_of(models, name)))
+    sentence = only_missing(models, "svm")
+    assert "neither came with this project nor was trained here" in sentence and "--trust-models" in sentence
+    assert load_ensemble(models, device="cpu", threads=1, trust_unlisted=True).missing == {}
 
 
 def test_a_folder_from_somebody_else_cannot_vouch_for_its_pickles(models, tmp_path, monkeypatch):

@@ -107,6 +107,11 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def released_pickles():
+    """{file name: hash} of the pickles that come with the code."""
+    return read_json(RELEASED_PICKLES, "train_ml.py") if os.path.exists(RELEASED_PICKLES) else {}
+
+
 def own_pickles():
     """The user's list of pickles that were trained here: lines of hash and path. A folder of models brings no list of its own."""
     return os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "scream-detector", "own_pickles")
@@ -116,20 +121,20 @@ def list_pickle(path, digest):
     """Note the hash of a pickle that this project has just made: only listed pickles are ever loaded."""
     folder, name = os.path.split(os.path.realpath(path))
     if folder == os.path.dirname(RELEASED_PICKLES):
-        listed = read_json(RELEASED_PICKLES, "train_ml.py") if os.path.exists(RELEASED_PICKLES) else {}
-        write_json(RELEASED_PICKLES, dict(sorted((listed | {name: digest}).items())))
+        write_json(RELEASED_PICKLES, dict(sorted((released_pickles() | {name: digest}).items())))
         return
+    own = own_pickles()
     try:
-        os.makedirs(os.path.dirname(own_pickles()), exist_ok=True)
-        with open(own_pickles(), "a", encoding="utf-8", errors="surrogateescape") as file:
+        os.makedirs(os.path.dirname(own), exist_ok=True)
+        with open(own, "a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(f"{digest} {os.path.join(folder, name)}\n")  # one write: trainings at the same time lose no line
     except OSError as error:
-        print(f"note: {own_pickles()} cannot be written ({error.strerror}): {path} will need --trust-models", file=sys.stderr)
+        print(f"note: {own} cannot be written ({error.strerror}): {path} will need --trust-models", file=sys.stderr)
 
 
 def is_listed(digest):
     """Whether a pickle with this hash came with the code or was trained by this user."""
-    if os.path.exists(RELEASED_PICKLES) and digest in read_json(RELEASED_PICKLES, "train_ml.py").values():
+    if digest in released_pickles().values():
         return True
     try:
         with open(own_pickles(), encoding="utf-8", errors="surrogateescape") as file:

@@ -7,9 +7,9 @@ import argparse
 import os
 import sys
 
+from utils.artifacts import REPOSITORY
 from utils.cluster import add_backend_options, check_backend_options
 from utils.events import DEFAULT_SETTINGS, EXIT_SHARE, EventSettings
-from utils.artifacts import REPOSITORY
 
 MARK = "\0"  # stands before a file name with a leading dash while argparse works; no real argument can hold it
 

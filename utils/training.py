@@ -69,13 +69,17 @@ def cpu_has_bfloat16():
     return torch.cpu._is_avx512_bf16_supported()
 
 
+def trains_in_bfloat16(device):
+    return device.type == "cuda" or bfloat16_is_faster()
+
+
 def precision_on(device):
     """What networks are trained in: "bfloat16 mixed precision" or "float32"."""
-    return "bfloat16 mixed precision" if device.type == "cuda" or bfloat16_is_faster() else "float32"
+    return "bfloat16 mixed precision" if trains_in_bfloat16(device) else "float32"
 
 
 def mixed_precision(device):
-    return torch.amp.autocast(device.type, torch.bfloat16, enabled=precision_on(device) != "float32")
+    return torch.amp.autocast(device.type, torch.bfloat16, enabled=trains_in_bfloat16(device))
 
 
 @functools.cache
