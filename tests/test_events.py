@@ -6,6 +6,7 @@ An expected event stands under its windows as <==>: its first second is the firs
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -246,87 +247,103 @@ def test_events_are_ordered_disjoint_and_inside_the_recording(windows, max_gap, 
 
 # what stands out from its background
 
-CALM, HOP_S = [0.05] * 82, 1.4745
+CALM, HOP_S = [0.04] * 42, 1.4745
 
 
-def fires(probability, before, verdict=False, hop_s=HOP_S, pause_s=0.0, votes=3, loud_part=lambda: 1.0):
-    background = Background(hop_s)
+def fires(probability, before, verdict=False, hop_s=HOP_S, pause_s=0.0, votes=3, heard=1.0, heard_before=0.0, looks=None):
+    """Whether a window fires after others of the given probabilities.
+
+    heard, heard_before: what a second look hears in it, and in those before. looks: list that gets the starts of each look.
+    """
+    background, start_s = Background(hop_s), len(before) * hop_s + pause_s
+
+    def look_again(starts_s):
+        if looks is not None:
+            looks.append([round(start / hop_s) for start in starts_s])
+        return [heard if start == start_s else heard_before for start in starts_s]
+
     for index, earlier in enumerate(before):
-        background.judge(index * hop_s, 0, earlier, False, lambda: 1.0)
-    return background.judge(len(before) * hop_s + pause_s, votes, probability, verdict, loud_part)
+        background.judge(index * hop_s, 0, earlier, False, lambda starts_s: np.ones(len(starts_s)))
+    return background.judge(start_s, votes, probability, verdict, look_again)
 
 
 def probability_at(log_odds):
     return 1 / (1 + math.exp(-log_odds))
 
 
-def test_a_window_that_stands_out_from_calm_minutes_needs_no_majority():
-    assert fires(0.21, CALM) and not fires(0.19, CALM)
+def test_a_window_that_stands_out_from_calm_seconds_needs_no_majority():
+    assert fires(0.051, CALM) and not fires(0.049, CALM)
     assert fires(1.0, CALM) and not fires(0.0, CALM)
 
 
 @pytest.mark.parametrize("verdict", [True, False])
-def test_it_must_stand_out_by_one_and_a_quarter_in_log_odds(verdict):
-    before = [probability_at(-0.5)] * 70 + [0.01] * 12
-    assert fires(probability_at(0.76), before, verdict) and not fires(probability_at(0.74), before, verdict)
+def test_it_must_be_more_probable_than_anything_in_the_half_minute_before(verdict):
+    def before(position):  # one such window, so many before the one to be judged
+        windows = [0.01] * 42
+        windows[-position] = 0.6
+        return windows
+
+    assert fires(0.61, before(3), verdict) and not fires(0.6, before(3), verdict)
+    assert not fires(0.59, before(22), verdict)  # the last of 20, after the 2 that may hold the same sound
+    assert fires(0.59, before(23), verdict) and fires(0.59, before(2), verdict)
 
 
 @pytest.mark.parametrize("verdict", [True, False])
-def test_it_must_stand_out_by_one_from_the_loudest_of_the_last_twelve_seconds(verdict):
-    def before(position):  # one such window, so many before the one to be judged
-        windows = [0.01] * 82
-        windows[-position] = probability_at(-0.5)
-        return windows
+def test_a_second_look_must_hear_a_scream_and_no_such_thing_in_the_background(verdict):
+    assert fires(0.5, CALM, verdict, heard=0.41) and not fires(0.5, CALM, verdict, heard=0.39)
+    background = probability_at(0.0)
+    assert fires(0.5, CALM, verdict, heard=probability_at(0.51), heard_before=background)
+    assert not fires(0.5, CALM, verdict, heard=probability_at(0.49), heard_before=background)
 
-    assert fires(probability_at(0.51), before(3), verdict) and not fires(probability_at(0.49), before(3), verdict)
-    assert not fires(probability_at(0.49), before(10), verdict)  # the last of 8, after the 2 that may hold the same sound
-    assert fires(probability_at(0.49), before(11), verdict) and fires(probability_at(0.49), before(2), verdict)
+
+def test_the_three_most_probable_windows_are_the_background_of_a_second_look():
+    looks, before = [], [0.04] * 42
+    before[25], before[30], before[35], before[38] = 0.1, 0.11, 0.12, 0.09
+    before[10], before[40] = 0.3, 0.3  # too long ago, and the same sound
+    assert fires(0.4, before, looks=looks)
+    assert [sorted(starts) for starts in looks] == [[42], [25, 30, 35]]
+    background, heard = Background(HOP_S), {25: 0.1, 30: 0.39, 35: 0.1}
+    for index, earlier in enumerate(before):
+        background.judge(index * HOP_S, 0, earlier, False, lambda starts_s: np.ones(len(starts_s)))
+    assert not background.judge(42 * HOP_S, 0, 0.4, False, lambda starts_s: np.array(
+        [heard.get(round(start / HOP_S), 0.5) for start in starts_s]))  # the highest of them counts
 
 
 def test_what_the_vote_is_sure_of_need_not_stand_out():
-    before = [0.9] * 82
+    before = [0.9] * 42
     assert fires(0.81, before, verdict=True) and not fires(0.79, before, verdict=True)
     assert not fires(0.81, before, verdict=False)
     assert fires(0.81, CALM, verdict=False)
     assert fires(0.6, before, verdict=True, votes=6) and not fires(0.6, before, verdict=True, votes=5)
 
 
-def test_the_loud_part_of_what_stands_out_must_be_like_a_scream_too():
-    assert fires(0.5, CALM, loud_part=lambda: 0.26) and not fires(0.5, CALM, loud_part=lambda: 0.24)
-    assert not fires(0.5, CALM, verdict=True, loud_part=lambda: 0.24)
+@pytest.mark.parametrize(("probability", "before", "verdict", "decided", "n_looks"), [
+    (0.9, CALM, True, True, 0), (0.04, [0.03] * 42, False, False, 0), (0.4, [0.4] * 42, False, False, 0),
+    (0.6, [0.05] * 8, True, True, 0), (0.4, CALM, False, False, 1),
+], ids=["the vote is sure", "low", "does not stand out", "too early", "no scream on a second look"])
+def test_nothing_is_looked_at_again_where_that_decides_nothing(probability, before, verdict, decided, n_looks):
+    looks = []
+    assert fires(probability, before, verdict, heard=0.0, looks=looks) == decided and len(looks) == n_looks
 
 
-@pytest.mark.parametrize(("probability", "before", "verdict", "decided"), [
-    (0.9, CALM, True, True), (0.19, CALM, False, False), (0.45, [0.4] * 82, False, False), (0.6, [0.05] * 10, True, True),
-    (0.3, [0.05] * 80 + [0.2] * 5, False, False),
-], ids=["the vote is sure", "low", "does not stand out", "too early", "not more than just before"])
-def test_the_loud_part_is_heard_only_where_it_decides(probability, before, verdict, decided):
-    heard = []
-    assert fires(probability, before, verdict, loud_part=lambda: heard.append(1) or 0.0) == decided and not heard
-    assert not fires(0.5, CALM, loud_part=lambda: heard.append(1) or 0.0) and heard == [1]
+def test_the_background_begins_after_some_ten_seconds():
+    """7 windows, and the 2 before the window itself, which may hold the same sound. Until then the vote decides."""
+    assert fires(0.45, [0.05] * 9) and not fires(0.45, [0.05] * 8)
+    assert fires(0.45, [0.05] * 26, hop_s=0.5) and not fires(0.45, [0.05] * 25, hop_s=0.5)
+    assert not fires(0.45, [0.46] * 9, verdict=True) and fires(0.45, [0.46] * 8, verdict=True)
 
 
-def test_the_background_begins_after_half_a_minute():
-    """20 windows, and the 2 before the window itself, which may hold the same sound. Until then the vote decides."""
-    assert fires(0.45, [0.05] * 22) and not fires(0.45, [0.05] * 21)
-    assert fires(0.45, [0.05] * 66, hop_s=0.5) and not fires(0.45, [0.05] * 65, hop_s=0.5)
-    assert not fires(0.45, [0.4] * 22, verdict=True) and fires(0.45, [0.4] * 21, verdict=True)
+@pytest.mark.parametrize("hop_s", [0.1, 0.5, 0.7, 1.0, HOP_S, 2.0, 2.9])
+def test_there_is_a_background_whatever_the_hop(hop_s):
+    assert fires(0.45, [0.05] * 400, hop_s=hop_s) and not fires(0.45, [0.46] * 400, verdict=True, hop_s=hop_s)
 
 
 def test_a_sound_of_two_windows_is_not_its_own_background():
     assert fires(0.45, [0.05] * 20 + [0.45] * 2) and not fires(0.45, [0.05] * 18 + [0.45] * 4)
 
 
-def test_a_tenth_of_the_background_may_be_as_high():
-    assert fires(0.45, [0.45] * 8 + [0.05] * 75) and not fires(0.45, [0.45] * 9 + [0.05] * 74)
-
-
-def test_what_was_before_a_long_silence_is_forgotten():
+def test_what_was_before_a_silence_is_forgotten():
     """The windows of a silence are not judged, so minutes may lie between one window and the next."""
     before = [0.05] * 40 + [0.7] * 3
-    assert not fires(0.7, before, verdict=True, pause_s=5) and fires(0.7, before, verdict=True, pause_s=20)  # not recent
-    assert not fires(0.4, before, pause_s=300) and fires(0.6, [0.6] * 82, verdict=True, pause_s=300)  # the vote decides
-
-
-def test_the_background_forgets_after_two_minutes():
-    assert fires(0.45, [0.45] * 200 + [0.05] * 83) and not fires(0.45, [0.45] * 200 + [0.05] * 70)
+    assert not fires(0.6, before, verdict=True, pause_s=5)
+    assert fires(0.6, before, verdict=True, pause_s=35) and not fires(0.6, before, pause_s=35)  # the vote decides

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, read_audio, read_blocks
+from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, clean_window, read_audio, read_blocks
 from stand_in import StandIn
-from utils.events import EventSettings
+from utils.background_noise import noise_power, subtract_noise
+from utils.events import SAME_SOUND_S, EventSettings
 from utils.pipe import AHEAD_BLOCKS, ReadAhead, read_exactly, read_stream, read_wav_header
-from utils.scan import ScoredWindow, loud_part, loud_part_probability, scan, score_windows
+from utils.scan import RecentSamples, ScoredWindow, loud_part, loud_samples, scan, score_windows, second_look
 
 
 def scene(seconds, screams, snr=30.0, seed=0):
@@ -286,19 +287,18 @@ def test_memory_does_not_grow_with_the_recording():
     assert peak(20) < peak(2) + 1e6  # bytes
 
 
-SCREAM, NOISE = scene(1, [(0.0, 1.0)]), scene(1, [])
-
-
-def scan_probabilities(monkeypatch, probabilities, votes=4, loud=SCREAM, **settings):
+def scan_probabilities(monkeypatch, probabilities, votes=4, heard=1.0, heard_before=0.0, **settings):
     """The events of a recording whose windows have these probabilities, and from 0.5 on a majority of so many votes.
 
-    loud: what the loud part of each window sounds like.
+    heard, heard_before: what a second look hears in the window that is judged, and in those before it.
     """
     starts = np.arange(len(probabilities)) * 1.4745
     windows = [ScoredWindow(start, start + WINDOW_S, (start, start + 1.4), (start + 0.5, start + 1), 0.0, np.full(6, p), p,
-                            votes * (p >= 0.5), p >= 0.5, loud) for start, p in zip(starts, probabilities)]
+                            votes * (p >= 0.5), p >= 0.5) for start, p in zip(starts, probabilities)]
     silence = [np.zeros(int(len(windows) * 1.5 * SAMPLE_RATE), np.float32)]  # so long that all events lie inside
     monkeypatch.setattr("utils.scan.score_windows", lambda blocks, *_: [*zip(blocks)] and windows)
+    monkeypatch.setattr("utils.scan.second_look", lambda recent, ensemble, judged_s, starts_s: np.array(
+        [heard if start_s == judged_s else heard_before for start_s in starts_s]))
     return scan(silence, StandIn(), EventSettings(**settings))["events"]
 
 
@@ -310,36 +310,81 @@ def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], contrast=False)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], threshold=0.45)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], min_votes=1)
-    assert not scan_probabilities(monkeypatch, [0.05] * 10 + [0.4] + calm)  # too early
+    assert not scan_probabilities(monkeypatch, [0.05] * 8 + [0.4] + calm)  # too early
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.3)
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, heard_before=0.5)
+    assert scan_probabilities(monkeypatch, [*calm, 0.9, *calm], heard=0.3)  # the vote is sure
 
 
-def test_the_loud_part_of_a_window_that_stands_out_is_heard_again(monkeypatch):
-    calm = [0.05] * 40
-    assert scan_probabilities(monkeypatch, [*calm, 0.4, *calm])
-    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], loud=NOISE)
-    assert scan_probabilities(monkeypatch, [*calm, 0.9, *calm], loud=NOISE)  # the vote is sure
-    for nothing_louder in (None, np.zeros(1000, np.float32)):  # its own probability counts
-        assert scan_probabilities(monkeypatch, [*calm, 0.26, *calm], loud=nothing_louder)
-        assert not scan_probabilities(monkeypatch, [*calm, 0.24, *calm], loud=nothing_louder)
+@pytest.mark.parametrize("size", [1000, SAMPLE_RATE, 10**9])
+def test_recent_samples_can_be_asked_for_again(size):
+    samples, recent = np.arange(5 * SAMPLE_RATE, dtype=np.float32), RecentSamples()
+    for block in cut(samples, size):
+        recent.add(block)
+    assert recent.end == len(samples)
+    recent.forget(3 * SAMPLE_RATE)
+    for first, last in ((3 * SAMPLE_RATE, 4 * SAMPLE_RATE), (90_001, 100_000), (100_000, 10**6), (10**6, 10**7)):
+        np.testing.assert_array_equal(recent.cut(first, last), samples[first:last])
+    assert sum(len(block) for _, block in recent.blocks) < 2 * SAMPLE_RATE + size
 
 
-def test_the_loud_part_is_what_is_loud_and_is_kept_no_longer_than_needed():
-    samples = scene(8, [(4.0, 1.0)])
-    heard = [window for window in score_windows([samples], StandIn()) if window.loud_samples is not None]
-    assert len(heard) >= 2
-    for window in heard:
-        first, last = (round(moment * SAMPLE_RATE) for moment in window.loud)
-        np.testing.assert_array_equal(window.loud_samples, samples[first:last])
-    kept = []
-    scan([samples], StandIn(), on_window=kept.append)
-    assert len(kept) == 5 and all(window.loud_samples is None for window in kept)
+def noisy_recording(snr, seed=3):
+    """30 s of noise, a tone of 0.8 s at 25 s: samples, and RecentSamples that holds them."""
+    samples, recent = scene(30, [(25.0, 0.8)], snr, seed), RecentSamples()
+    recent.add(samples)
+    return samples, recent
 
 
-def test_the_loud_part_is_heard_the_same_however_the_sound_arrives(monkeypatch):
-    """A scream that no window is sure of, half a minute after the beginning; real windows, scored twice."""
-    samples, looks = scene(50, [(40.2, 0.5)], snr=10), []
-    monkeypatch.setattr("utils.scan.loud_part_probability",
-                        lambda window, ensemble: looks.append(window.start_s) or loud_part_probability(window, ensemble))
+def test_a_second_look_hears_less_of_the_background():
+    samples, recent = noisy_recording(snr=-3)
+    start_s, ensemble = 24.0, StandIn()
+    window = samples[24 * SAMPLE_RATE : 24 * SAMPLE_RATE + WINDOW]
+    at_first, _, _ = ensemble.combine(ensemble.score(clean_window(window)[None]))
+    look, noise_alone = second_look(recent, ensemble, start_s, [start_s, 15.0])
+    assert at_first < 0.35 < 0.5 < look and noise_alone < 0.1
+
+
+def test_a_second_look_scores_the_loud_part_with_and_without_the_noise():
+    samples, recent = noisy_recording(snr=20)
+    first = 24 * SAMPLE_RATE
+    noise = noise_power(samples[: round((24.0 - SAME_SOUND_S) * SAMPLE_RATE)])
+    scored = []
+
+    class Recorder(StandIn):
+        def score(self, windows):
+            scored.extend(windows)
+            return np.arange(6 * len(windows), dtype=float).reshape(-1, 6) / 100
+
+        def combine(self, probabilities):
+            assert probabilities.tolist() == [[n / 100 for n in range(12)]]  # all models, on both
+            return np.array([0.5]), None, None
+
+    assert second_look(recent, Recorder(), 24.0, [24.0]).tolist() == [0.5]
+    for heard, sound in zip(scored, (samples, np.concatenate([samples[:first], subtract_noise(
+            samples[first : first + WINDOW], noise)]))):
+        window = sound[first : first + WINDOW]
+        start, end = (round(moment * SAMPLE_RATE) for moment in loud_part(window))
+        assert 0.6 < (end - start) / SAMPLE_RATE < 1.2
+        np.testing.assert_array_equal(heard, clean_window(window[start:end]))
+
+
+def test_nothing_is_left_where_a_second_look_finds_silence():
+    recent = RecentSamples()
+    recent.add(np.zeros(30 * SAMPLE_RATE, np.float32))
+    assert second_look(recent, StandIn(), 25.0, [25.0, 20.0]).tolist() == [0.0, 0.0] == list(
+        StandIn().combine(np.zeros((2, 12)))[0])
+
+
+def test_all_is_looked_at_again_where_no_part_is_louder():
+    steady = scene(WINDOW_S, [])
+    assert loud_part(steady) is None and loud_samples(steady) is steady
+
+
+def test_the_second_look_is_the_same_however_the_sound_arrives(monkeypatch):
+    """A scream that no window is sure of, after a while of noise; real windows, looked at again."""
+    samples, looks = scene(50, [(40.2, 0.5)], snr=6), []
+    monkeypatch.setattr("utils.scan.second_look", lambda recent, ensemble, judged_s, starts_s: looks.append(
+        (judged_s, list(starts_s), list(second_look(recent, ensemble, judged_s, starts_s)))) or looks[-1][-1])
 
     def found(blocks, threads=1, **options):
         ensemble = StandIn(level=0.9)
@@ -349,7 +394,7 @@ def test_the_loud_part_is_heard_the_same_however_the_sound_arrives(monkeypatch):
         return record, list(looks)
 
     record, seconds = found([samples])
-    assert len(record["events"]) == 1 and seconds and all(38 < second < 40.5 for second in seconds)
+    assert len(record["events"]) == 1 and any(38 < judged_s < 40.5 and len(starts) == 3 for judged_s, starts, _ in seconds)
     for size, options in ((7777, {"batch": 1}), (1000, {"batch": 7}), (50_000, {"threads": 2}),
                           (9000, {"must_wait": lambda: True})):
         assert found(cut(samples, size), **options) == (record, seconds)
@@ -359,8 +404,8 @@ def test_the_loud_part_is_heard_the_same_however_the_sound_arrives(monkeypatch):
 
 def test_windows_too_quiet_to_be_scored_are_no_background(monkeypatch):
     assert not scan_probabilities(monkeypatch, [0.0] * 60 + [0.4])
-    assert not scan_probabilities(monkeypatch, [0.3] * 40 + [0.0] * 60 + [0.4])
-    assert scan_probabilities(monkeypatch, [0.05] * 40 + [0.0] * 60 + [0.4])
+    assert not scan_probabilities(monkeypatch, [0.45] * 40 + [0.0] * 10 + [0.4])
+    assert scan_probabilities(monkeypatch, [0.05] * 40 + [0.0] * 10 + [0.4])
 
 
 def test_a_silence_of_minutes_is_longer_than_the_memory_of_the_background(monkeypatch):
@@ -372,7 +417,7 @@ def test_a_silence_of_minutes_is_longer_than_the_memory_of_the_background(monkey
 def test_a_sound_that_the_vote_calls_a_scream_again_and_again_is_background(monkeypatch):
     calls = [0.55, 0.1, 0.1, 0.1] * 40
     events = scan_probabilities(monkeypatch, calls)
-    assert 5 <= len(events) <= 7 and events[-1]["end_s"] < 40  # until half a minute is known, and not after
+    assert 2 <= len(events) <= 3 and events[-1]["end_s"] < 15  # until some ten seconds are known, and not after
     assert len(scan_probabilities(monkeypatch, calls, contrast=False)) == 40
     assert len(scan_probabilities(monkeypatch, [0.85, 0.1, 0.1, 0.1] * 40)) == 40  # the vote is sure
     assert len(scan_probabilities(monkeypatch, calls, votes=6)) == 40

@@ -23,8 +23,8 @@ MODEL_FILES = CLASSICAL_FILES | NETWORK_FILES
 MODEL_NAMES = tuple(MODEL_FILES)
 ROWS = 4  # matrix products take rows in fours and round left-over ones differently: a window's score must not depend on
 # how many are scored with it
-NETWORK_BATCH = {"cpu": 8, "cuda": 32}  # windows that a network takes at a time, always exactly so many: the same arithmetic
-# for each window; on a CPU their maps then stay in the cache (32 at once take half as long again)
+NETWORK_BATCH = {"cpu": 2, "cuda": 32}  # windows that a network takes at a time, always exactly so many: the same arithmetic
+# for each window; on a CPU 2 take no longer each than 8 (32 take half as long again), and a stream brings one at a time
 
 LEAST_PROBABILITY = 0.001  # of one model in the pooled probability
 
@@ -179,17 +179,15 @@ class Ensemble:
 
     def score(self, windows):
         """Cleaned windows (n of float32 [65,024]) -> probabilities [n, n_models]; 0.5 is a model's operating point."""
-        described = describe_windows(windows)
-        n, surplus = len(described[0]), -len(described[0]) % ROWS
-        if surplus:
-            described = [np.concatenate([part, np.repeat(part[-1:], surplus, axis=0)]) for part in described]
-        return self.score_described(*described)[:n]
+        return self.score_described(*describe_windows(windows))
 
     def score_described(self, features, stft_db, mel_db):
         """As score, from features [n, 34], STFT and mel-spectrograms [n, 128, 128] in dB."""
-        raw = {}
+        n, raw = len(features), {}
+        if n % ROWS:
+            features = np.concatenate([features, np.repeat(features[-1:], -n % ROWS, axis=0)])
         for name, pipeline in self.classical.items():
-            raw[name] = classical_score(pipeline, features) if len(features) else np.zeros(0)
+            raw[name] = classical_score(pipeline, features)[:n] if n else np.zeros(0)
         if self.networks:
             raw |= self.network_scores(stft_db, mel_db)
         return np.stack([probability_of(raw[name], self.calibrations[name]) for name in self.names], axis=1)

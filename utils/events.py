@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
-STANDS_OUT_FROM = 0.2  # the least probability of a window that stands out from its background
-LOUD_PART_FROM = 0.25  # and the least probability of its loud part, scored alone
-BACKGROUND_S, LEAST_BACKGROUND_S = 120.0, 30.0  # what counts as the background, and how much of it must be there
-BACKGROUND_SHARE, ABOVE_BACKGROUND = 0.9, 1.25  # how far above this share of the background it must lie, in log-odds
-RECENT_S, ABOVE_RECENT = 12.0, 1.0  # and how far above all of the last seconds: a new surrounding is no event
+STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from its background
+HEARD_AGAIN_FROM = 0.4  # and the least probability of what is heard of it on a second look,
+ABOVE_BACKGROUND = 0.5  # which must lie so far above what is heard of the background, in log-odds
+BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, and how much of it must be there
+BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
-RULE = {"from": STANDS_OUT_FROM, "loud_part_from": LOUD_PART_FROM, "background_s": BACKGROUND_S,
-        "least_background_s": LEAST_BACKGROUND_S, "background_share": BACKGROUND_SHARE, "above_background": ABOVE_BACKGROUND,
-        "recent_s": RECENT_S, "above_recent": ABOVE_RECENT, "sure": SURE, "sure_votes": SURE_VOTES,
-        "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
+RULE = {"from": STANDS_OUT_FROM, "heard_again_from": HEARD_AGAIN_FROM, "above_background": ABOVE_BACKGROUND,
+        "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S, "background_looks": BACKGROUND_LOOKS,
+        "sure": SURE, "sure_votes": SURE_VOTES, "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,19 @@ class EventSettings:
 DEFAULT_SETTINGS = EventSettings()
 
 
+def log_odds_of(probability):
+    bounded = min(max(probability, 1e-3), 1 - 1e-3)
+    return math.log(bounded / (1 - bounded))
+
+
 class Background:
-    """What the vote's probability has been in the last two minutes, and which windows stand out from it.
+    """What the vote's probability has been in the last seconds, and which windows stand out from it.
 
     Noise lowers the probability of a scream, but that of everything else more: the scream still stands out. And what the
-    vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by an ordered
-    statistic of the surroundings (OS-CFAR, Rohling 1983), and by the greater of two of them where the clutter changes
-    (Hansen and Sawyers 1980): here those of two minutes and of the last seconds. What stands out is verified in a second stage:
-    its loud part is scored alone, because a scream is mostly shorter than a window, and a new surrounding fills it. For short
-    recordings, and within half a minute of their beginning, the vote decides alone.
+    vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by the greatest
+    of their surroundings (Hansen and Sawyers 1980). What stands out is verified by a second look, which hears less of the
+    background and only the loud part of a window: there it must stand out, too, from what a second look hears in the
+    background. For short recordings, and within some ten seconds of their beginning, the vote decides alone.
     """
 
     def __init__(self, hop_s):
@@ -82,15 +85,14 @@ class Background:
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
         self.windows = collections.deque()  # (start in seconds, log-odds), oldest first
 
-    def judge(self, start_s, votes, probability, verdict, score_loud_part):
+    def judge(self, start_s, votes, probability, verdict, look_again):
         """Whether the next window is a scream beside those before it.
 
-        start_s: its start in seconds; votes, probability, verdict: as the vote gives them. score_loud_part: a function without
-        arguments that returns the probability (0-1) of its loud part alone; called only where that decides. Returns bool;
-        after that the window is one of those before.
+        start_s: its start in seconds; votes, probability, verdict: as the vote gives them. look_again: a function that takes
+        the starts of windows and returns the probability (0-1) of each on a second look; called only where that decides.
+        Returns bool; after that the window is one of those before.
         """
-        bounded = min(max(probability, 1e-3), 1 - 1e-3)
-        log_odds = math.log(bounded / (1 - bounded))
+        log_odds = log_odds_of(probability)
         while self.windows and self.windows[0][0] < start_s - BACKGROUND_S - SAME_SOUND_S:
             self.windows.popleft()
         before = list(self.windows)[: -self.n_same_sound]
@@ -99,15 +101,13 @@ class Background:
             return verdict
         if verdict and (probability >= SURE or votes >= SURE_VOTES):
             return True
-        if probability < STANDS_OUT_FROM:
+        if probability < STANDS_OUT_FROM or log_odds <= max(odds for _, odds in before):
             return False
-        recent = [odds for start, odds in before if start >= start_s - RECENT_S - SAME_SOUND_S]
-        if recent and log_odds - max(recent) < ABOVE_RECENT:
+        heard_again = look_again([start_s])[0]
+        if heard_again < HEARD_AGAIN_FROM:
             return False
-        background = sorted(odds for _, odds in before)
-        if log_odds - background[int(BACKGROUND_SHARE * len(background))] < ABOVE_BACKGROUND:
-            return False
-        return score_loud_part() >= LOUD_PART_FROM
+        highest = sorted(before, key=lambda window: window[1])[-BACKGROUND_LOOKS:]
+        return log_odds_of(heard_again) - log_odds_of(max(look_again([start for start, _ in highest]))) >= ABOVE_BACKGROUND
 
 
 class EventDetector:

@@ -87,14 +87,19 @@ def hann():
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
 
 
-def stft_power(window):
-    """Power spectrogram |STFT|^2 of one window: float32 [65,024] -> [128 frames, 1025 bins].
+def stft(samples):
+    """Complex STFT: float32 [n] -> complex64 [n // 512 + 1 frames, 1025 bins].
 
-    Hann, centred, zero padding: np.abs(librosa.stft(window, pad_mode="constant")).T ** 2
+    Hann, centred, zero padding: librosa.stft(samples, n_fft=2048, hop_length=512, pad_mode="constant").T
     """
-    padded = np.pad(window, N_FFT // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]  # [128, 2048]
-    spectrum = scipy.fft.rfft(frames * hann())  # complex64 [128, 1025]
+    padded = np.pad(samples, N_FFT // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]  # [frames, 2048]
+    return scipy.fft.rfft(frames * hann())
+
+
+def stft_power(samples):
+    """Power spectrogram |STFT|^2: float32 [n] -> [n // 512 + 1 frames, 1025 bins]; of a window [128, 1025]."""
+    spectrum = stft(samples)
     parts = spectrum.view(np.float32)  # real, imaginary, real, ...
     np.multiply(parts, parts, out=parts)
     return parts[:, ::2] + parts[:, 1::2]

@@ -1,7 +1,7 @@
 """One scorer for every input: blocks of samples -> windows -> scores and votes -> events -> the record of a recording.
 
 Files, pipes and the microphone all come through here, so they give the same answer. Memory does not depend on the
-length of the recording: one batch of windows is held, nothing else.
+length of the recording: a batch of windows and the last seconds are held, nothing else.
 """
 
 import collections
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
-from utils.events import DEFAULT_SETTINGS, Background, EventDetector
+from utils.background_noise import noise_power, subtract_noise
+from utils.events import BACKGROUND_S, DEFAULT_SETTINGS, SAME_SOUND_S, Background, EventDetector
 
 BATCH = 32  # windows scored together at most: a forest takes 5 ms a call, so larger ones gain little, and a minute's
 # recording still keeps two threads busy
@@ -34,7 +35,6 @@ class ScoredWindow:
     probability: float  # of the ensemble
     votes: int
     verdict: bool
-    loud_samples: np.ndarray | None = None  # float32 [n] at 22,050 Hz of that part, if there is one; None once it is judged
 
 
 def band_level(samples):
@@ -98,7 +98,7 @@ def score_side_by_side(batches, ensemble, hop):
     try:
         for waiting in batches:
             begun.append(pool.submit(score_batch, waiting, ensemble, hop))
-            if len(begun) >= threads:
+            if len(begun) > threads:
                 yield from begun.popleft().result()
         while begun:
             yield from begun.popleft().result()
@@ -122,23 +122,58 @@ def score_batch(batch, ensemble, hop):
         core = (0.0 if start == 0 else (centre - hop / 2) / SAMPLE_RATE, end_s if is_last else (centre + hop / 2) / SAMPLE_RATE)
         part = loud_part(samples) if probability[index] > 0 else None
         loud = core if part is None else (start_s + part[0], start_s + part[1])
-        loud_samples = None if part is None else samples[round(part[0] * SAMPLE_RATE) : round(part[1] * SAMPLE_RATE)]
         peak = float(np.abs(samples).max(initial=0))
         scored.append(ScoredWindow(start_s, end_s, core, loud, 20 * np.log10(max(peak, 1e-6)), probabilities[index],
-                                   float(probability[index]), int(votes[index]), bool(verdict[index]), loud_samples))
+                                   float(probability[index]), int(votes[index]), bool(verdict[index])))
     return scored
 
 
-def loud_part_probability(window, ensemble):
-    """Ensemble probability (0-1) of a ScoredWindow's loud part alone, as if it were a short clip.
+class RecentSamples:
+    """The samples of a recording that may be asked for again, however its blocks come."""
 
-    Where no part of the window is louder than the rest there is nothing to cut away: the window's own probability.
+    def __init__(self):
+        self.blocks = collections.deque()  # (first sample, float32 [n]), oldest first
+        self.end = 0  # samples added so far
+
+    def add(self, block):
+        self.blocks.append((self.end, block))
+        self.end += len(block)
+
+    def forget(self, first):
+        """Nothing before this sample will be asked for any more."""
+        while self.blocks and self.blocks[0][0] + len(self.blocks[0][1]) <= first:
+            self.blocks.popleft()
+
+    def cut(self, first, last):
+        """Samples `first` to `last` (not included), fewer where the recording begins or ends: float32 [n]."""
+        parts = [block[max(0, first - begin) : max(0, last - begin)] for begin, block in self.blocks]
+        return np.concatenate(parts)
+
+
+def second_look(recent, ensemble, judged_s, starts_s):
+    """Probability [n] of windows on a second look, which hears less of the background.
+
+    recent: RecentSamples. judged_s: start of the window that is judged, in seconds; the noise before it is the background.
+    starts_s: starts of the windows to look at [n]. Each model hears the loud part of a window, as if it were a short clip,
+    twice: as it is, and with the noise taken out of the window first; all that has a say in the probability.
     """
-    cleaned = None if window.loud_samples is None else clean_window(window.loud_samples)
-    if cleaned is None:
-        return window.probability
-    probability, _, _ = ensemble.combine(ensemble.score(cleaned[None]))
-    return float(probability[0])
+    noise = noise_power(recent.cut(round((judged_s - BACKGROUND_S - SAME_SOUND_S) * SAMPLE_RATE),
+                                   round((judged_s - SAME_SOUND_S) * SAMPLE_RATE)))
+    heard = []
+    for first in np.round(np.multiply(starts_s, SAMPLE_RATE)).astype(int):
+        window = recent.cut(first, first + WINDOW)
+        heard += [clean_window(loud_samples(window)), clean_window(loud_samples(subtract_noise(window, noise)))]
+    scores = np.zeros((len(heard), len(ensemble.names)))
+    loud_enough = [index for index, samples in enumerate(heard) if samples is not None]
+    if loud_enough:
+        scores[loud_enough] = ensemble.score(np.stack([heard[index] for index in loud_enough]))
+    return ensemble.combine(scores.reshape(len(starts_s), -1))[0]
+
+
+def loud_samples(samples):
+    """The loud part of a window, or all of it if no part is louder than the rest: float32 [n] -> [<= n]."""
+    part = loud_part(samples)
+    return samples if part is None else samples[round(part[0] * SAMPLE_RATE) : round(part[1] * SAMPLE_RATE)]
 
 
 def rounded(event):
@@ -157,13 +192,12 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     The record holds file, duration_s, verdict, probability (the highest of all windows), votes and models (those of
     that window) and events. Raises AudioError when the blocks do.
     """
-    detector, background = EventDetector(settings), Background(hop / SAMPLE_RATE)
-    events, best, n_samples = [], None, 0
+    detector, background, recent = EventDetector(settings), Background(hop / SAMPLE_RATE), RecentSamples()
+    events, best = [], None
 
-    def counted():
-        nonlocal n_samples
+    def remembered():
         for block in blocks:
-            n_samples += len(block)
+            recent.add(block)
             yield block
 
     def keep(event):
@@ -172,12 +206,12 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
             if on_event:
                 on_event(events[-1])
 
-    for window in score_windows(counted(), ensemble, hop, batch, must_wait):
+    for window in score_windows(remembered(), ensemble, hop, batch, must_wait):
         verdict = window.verdict
         if settings.contrast and settings.by_vote and window.probability > 0:  # 0: too quiet to be a background
             verdict = background.judge(window.start_s, window.votes, window.probability, verdict,
-                                       functools.partial(loud_part_probability, window, ensemble))
-        window.loud_samples = None  # somebody may keep all windows
+                                       functools.partial(second_look, recent, ensemble, window.start_s))
+        recent.forget(round((window.start_s - BACKGROUND_S - SAME_SOUND_S) * SAMPLE_RATE))
         fires = settings.fires(window.votes, window.probability, verdict)
         limits = window.loud if fires or window.probability >= settings.exit_threshold else window.core
         keep(detector.add(*limits, window.votes, window.probability, verdict))
@@ -185,11 +219,11 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
             best = window
         if on_window:
             on_window(window)
-    keep(detector.finish(n_samples / SAMPLE_RATE))
+    keep(detector.finish(recent.end / SAMPLE_RATE))
     scores = np.zeros(len(ensemble.names)) if best is None else best.probabilities
     return {
         "file": file,
-        "duration_s": round(n_samples / SAMPLE_RATE, 3),
+        "duration_s": round(recent.end / SAMPLE_RATE, 3),
         "verdict": "scream" if events else "non_scream",
         "probability": round(best.probability, 6) if best else 0.0,
         "votes": best.votes if best else 0,

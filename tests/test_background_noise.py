@@ -1,0 +1,61 @@
+"""Spectral subtraction: the inverse STFT against librosa, and what is left of noise and of a tone."""
+
+import librosa
+import numpy as np
+import pytest
+
+from utils.background_noise import LEAST_GAIN_DB, inverse_stft, noise_power, subtract_noise
+from utils.features import stft
+from utils.scenes import rms
+from utils.signal_settings import HOP, N_FFT, SAMPLE_RATE, WINDOW
+
+LENGTHS = (1, 1000, N_FFT, 40_000, WINDOW - 1, WINDOW)
+
+
+def noise(n_samples, seed=0):
+    return np.random.default_rng(seed).standard_normal(n_samples).astype(np.float32) * np.float32(0.01)
+
+
+def tone(n_samples, hertz=1500):
+    return (0.1 * np.sin(2 * np.pi * hertz * np.arange(n_samples) / SAMPLE_RATE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_samples", LENGTHS)
+def test_stft_and_back_as_librosa(n_samples):
+    samples = noise(n_samples)
+    spectrum = stft(samples)
+    expected = librosa.stft(samples, n_fft=N_FFT, hop_length=HOP, pad_mode="constant").T
+    np.testing.assert_allclose(spectrum, expected, atol=1e-5)
+    np.testing.assert_allclose(inverse_stft(spectrum, n_samples), samples, atol=1e-6)
+    changed = spectrum * np.linspace(0, 1, spectrum.shape[1], dtype=np.float32)
+    np.testing.assert_allclose(inverse_stft(changed, n_samples),
+                               librosa.istft(changed.T, hop_length=HOP, length=n_samples), atol=1e-6)
+
+
+@pytest.mark.parametrize("n_samples", LENGTHS)
+def test_nothing_is_taken_where_there_was_no_noise(n_samples):
+    samples = noise(n_samples)
+    cleaned = subtract_noise(samples, np.zeros(N_FFT // 2 + 1, np.float32))
+    assert cleaned.dtype == np.float32
+    np.testing.assert_allclose(cleaned, samples, atol=1e-6)
+
+
+def test_the_mean_power_of_white_noise():
+    """Variance times the energy of the window, in every bin but the first and the last, which are real."""
+    expected = 1e-4 * np.square(np.hanning(N_FFT + 1)).sum()
+    power = noise_power(noise(60 * SAMPLE_RATE))
+    assert power.shape == (N_FFT // 2 + 1,)
+    assert power[1:-1].mean() == pytest.approx(expected, rel=0.02)
+    np.testing.assert_allclose(power[1:-1], expected, rtol=0.3)
+
+
+def test_noise_goes_and_a_tone_stays():
+    power = noise_power(noise(12 * SAMPLE_RATE, seed=1))
+    left = rms(subtract_noise(noise(WINDOW, seed=2), power)) / rms(noise(WINDOW, seed=2))
+    assert LEAST_GAIN_DB - 0.1 < 20 * np.log10(left) < LEAST_GAIN_DB + 4
+    cleaned = subtract_noise(tone(WINDOW) + noise(WINDOW, seed=2), power)
+    assert rms(cleaned - tone(WINDOW)) < 0.25 * rms(noise(WINDOW))  # of what was added
+
+
+def test_silence_stays_silence():
+    assert not subtract_noise(np.zeros(WINDOW, np.float32), noise_power(noise(SAMPLE_RATE))).any()

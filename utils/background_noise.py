@@ -1,0 +1,41 @@
+"""What was heard just before a sound, taken out of it: spectral subtraction."""
+
+import numpy as np
+import scipy.fft
+
+from utils.features import hann, stft
+from utils.signal_settings import HOP, N_FFT
+
+OVERSUBTRACTION = 4.0  # times the mean noise power: single frames of noise lie above their mean
+LEAST_GAIN_DB = -20.0  # what is left of a bin that holds noise alone
+
+
+def noise_power(samples):
+    """Mean power of each STFT bin of a stretch of noise: float32 [n >= 2048] -> [1025]."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::N_FFT]  # side by side: enough for a mean
+    return np.square(np.abs(scipy.fft.rfft(frames * hann()))).mean(axis=0)
+
+
+def inverse_stft(spectrum, n_samples):
+    """Samples of a changed STFT, as librosa.istft: complex64 [frames, 1025] -> float32 [n_samples]."""
+    frames = scipy.fft.irfft(spectrum, N_FFT) * hann()  # [frames, 2048]
+    overlap = N_FFT // HOP
+    added = np.zeros((len(frames) + overlap - 1, HOP), np.float32)
+    weight = np.zeros_like(added)
+    for part in range(overlap):  # of each frame, a hop long
+        piece = slice(part * HOP, (part + 1) * HOP)
+        added[part : part + len(frames)] += frames[:, piece]
+        weight[part : part + len(frames)] += np.square(hann()[piece])
+    samples = (added / np.maximum(weight, 1e-3)).ravel()
+    return samples[N_FFT // 2 : N_FFT // 2 + n_samples]
+
+
+def subtract_noise(samples, power):
+    """Take noise of the given mean power [1025] out of a sound: float32 [n] -> float32 [n].
+
+    Spectral subtraction (Boll 1979) with more than the noise subtracted, and a floor instead of holes (Berouti et al. 1979).
+    """
+    spectrum = stft(samples)  # [frames, 1025]
+    heard = np.square(spectrum.real) + np.square(spectrum.imag)
+    left = 1 - OVERSUBTRACTION * power / np.maximum(heard, np.finfo(np.float32).tiny)
+    return inverse_stft(spectrum * np.sqrt(np.maximum(left, 10 ** (LEAST_GAIN_DB / 10))), len(samples))
