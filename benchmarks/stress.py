@@ -1,10 +1,11 @@
 """Stress curves: how recall and false positives change with noise, band limit, reverberation, level and MP3.
 
-    python benchmarks/stress.py --ambience DIR [--models DIR] [--others 150]
+    python benchmarks/stress.py --ambience DIR [--models DIR] [--others 150] [--split validation]
 
 Takes the clips of the test split (audio_features.csv), changes the sound, and asks the models. DIR holds long recordings
 without screams, among them one file each whose name contains cafe, busy-street, light-rain and crowd. Writes
 benchmarks/stress.md and benchmarks/stress.png. Use models that have not seen the test split (not the release weights).
+To choose by, take --split validation: other clips, in other noises (restaurant, highway, rain-on-tent, subway-station).
 """
 
 import argparse
@@ -30,7 +31,10 @@ from utils.scan import scan
 from utils.signal_settings import SAMPLE_RATE
 from utils.tables import markdown_table, write_text
 
-BACKGROUNDS = {"café": "cafe", "street": "busy-street", "rain": "light-rain", "babble": "crowd"}
+BACKGROUNDS = {  # split: {noise: part of a file name}
+    "test": {"café": "cafe", "street": "busy-street", "rain": "light-rain", "babble": "crowd"},
+    "validation": {"restaurant": "restaurant", "highway": "highway", "rain on a tent": "rain-on-tent",
+                   "station": "subway-station"}}
 SNRS_DB = (20, 10, 5, 0, -5)
 LEAD_S = 60  # of noise before a clip in a recording
 
@@ -74,12 +78,12 @@ def verdict_and_probability(ensemble, samples):
     return bool(verdict.any()), float(probability.max())
 
 
-def choose_clips(windows, n_others, seed):
-    """Paths and labels of all screams of the test split and a random choice of its other clips."""
+def choose_clips(windows, split, n_others, seed):
+    """Paths and labels of all screams of a split and a random choice of its other clips."""
     files, first = np.unique(windows.file, return_index=True)
-    test = windows.split[first] == "test"
-    screams = files[test & (windows.label[first] == 1)]
-    others = files[test & (windows.label[first] == 0)]
+    chosen = windows.split[first] == split
+    screams = files[chosen & (windows.label[first] == 1)]
+    others = files[chosen & (windows.label[first] == 0)]
     others = np.random.default_rng(seed).permutation(others)[:n_others]
     return [*screams, *others], np.array([1] * len(screams) + [0] * len(others))
 
@@ -140,6 +144,7 @@ def main(argv=None):
     parser.add_argument("--features", default=FEATURES_CSV, metavar="CSV")
     parser.add_argument("--data", default="data", metavar="DIR")
     parser.add_argument("--models", default="models", metavar="DIR")
+    parser.add_argument("--split", choices=BACKGROUNDS, default="test", help="whose clips (default %(default)s)")
     parser.add_argument("--others", type=int, default=150, help="how many clips without a scream (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)), metavar="DIR")
@@ -147,11 +152,11 @@ def main(argv=None):
     ensemble = load_ensemble(args.models, threads=2)
     manifest = read_manifest(args.data)
     refuse_seen_clips(args.models, ensemble.reports, manifest["fingerprint"])
-    paths = audio_files(args.ambience)
-    found = {name: next((p for p in paths if part in os.path.basename(p)), None) for name, part in BACKGROUNDS.items()}
+    paths, backgrounds = audio_files(args.ambience), BACKGROUNDS[args.split]
+    found = {name: next((p for p in paths if part in os.path.basename(p)), None) for name, part in backgrounds.items()}
     if None in found.values():
-        raise ArtifactError(f"{args.ambience} needs recordings named with {', '.join(BACKGROUNDS.values())}")
-    files, label = choose_clips(read_windows(args.features, manifest), args.others, args.seed)
+        raise ArtifactError(f"{args.ambience} needs recordings named with {', '.join(backgrounds.values())}")
+    files, label = choose_clips(read_windows(args.features, manifest), args.split, args.others, args.seed)
     clips = [read_audio(path) for path in files]
     ambience = {name: read_audio(path) for name, path in found.items()}
     rows = measure(ensemble, clips, label, conditions(ambience), args.seed)
@@ -164,12 +169,14 @@ def main(argv=None):
             for group, name, recall, false in rows])
 
     text = (f"# Stress curves\n\n{command_given(__file__, argv)}: {int(label.sum())} screams and {int((1 - label).sum())} other "
-            f"clips of the test split, verdict of the vote at the default operating point.\n\n{table(rows, ['change', 'step'])}\n"
+            f"clips of the {args.split} split, verdict of the vote at the default operating point.\n\n"
+            f"{table(rows, ['change', 'step'])}\n"
             f"## In recordings\n\nThe same clips, each after {LEAD_S} s of the same noise: what main.py makes an event of.\n\n"
             f"{table(in_recordings, ['noise', 'step'])}")
     print(text)
-    write_text(os.path.join(args.out, "stress.md"), text)
-    plot(os.path.join(args.out, "stress.png"), rows)
+    name = "stress" if args.split == "test" else f"stress_{args.split}"
+    write_text(os.path.join(args.out, f"{name}.md"), text)
+    plot(os.path.join(args.out, f"{name}.png"), rows)
     return 0
 
 

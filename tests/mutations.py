@@ -15,11 +15,12 @@ import hypothesis
 import pytest
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-LIBRARIES = ("numpy", "scipy.fft", "librosa", "sklearn.metrics", "sklearn.neighbors", "pandas", "soundfile", "soxr", "torch", "joblib")
+LIBRARIES = ("numpy", "scipy.fft", "librosa", "sklearn.metrics", "sklearn.neighbors", "pandas", "soundfile", "soxr", "torch",
+             "joblib")
 TESTS = {  # module of utils -> options of pytest: the tests that guard it, without those that run a stage first
     "events": ["tests/test_events.py"],
-    "scan": ["tests/test_scan.py", "-k", "stands_out or too_quiet or again_and_again or silence_of_minutes or loud_part or second_look "
-             "or recent_samples or looked_at_again or minutes"],
+    "scan": ["tests/test_scan.py", "-k", "stands_out or too_quiet or again_and_again or silence_of_minutes or loud_part "
+             "or second_look or recent_samples or looked_at_again or memory"],
     "background_noise": ["tests/test_background_noise.py"],
     "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
@@ -37,7 +38,8 @@ BREAKS = [  # module, line, what it becomes
     ("events", "ABOVE_BACKGROUND = 0.5", "ABOVE_BACKGROUND = 0.48"),
     ("events", "BACKGROUND_LOOKS = 3", "BACKGROUND_LOOKS = 2"),
     ("events", "BACKGROUND_LOOKS = 3", "BACKGROUND_LOOKS = 4"),
-    ("events", "key=lambda window: window[1])[-BACKGROUND_LOOKS:]", "key=lambda window: window[1])[:BACKGROUND_LOOKS]"),
+    ("events", "key=lambda window: -window[1])", "key=lambda window: window[1])"),
+    ("events", "and all(abs(start - other) >= SAME_SOUND_S for other in highest)", ""),
     ("events", "log_odds_of(max(look_again(", "log_odds_of(min(look_again("),
     ("events", "log_odds <= max(odds for _, odds in before)", "log_odds < max(odds for _, odds in before)"),
     ("events", "log_odds <= max(odds for _, odds in before)", "log_odds <= min(odds for _, odds in before)"),
@@ -83,9 +85,12 @@ BREAKS = [  # module, line, what it becomes
     ("scan", "judge(window.start_s, window.votes,", "judge(0.0, window.votes,"),
     ("scan", "window.probability, verdict,\n", "window.probability, False,\n"),
     ("scan", "samples[round(part[0] * SAMPLE_RATE) :", "samples[:"),
-    ("scan", "clean_window(loud_samples(window)), ", "clean_window(window), "),
-    ("scan", "loud_samples(subtract_noise(window, noise))", "loud_samples(window)"),
-    ("scan", "round((judged_s - SAME_SOUND_S) * SAMPLE_RATE)", "round((judged_s + SAME_SOUND_S) * SAMPLE_RATE)"),
+    ("scan", "clean_window(loud_samples(samples))", "clean_window(samples)"),
+    ("scan", "(window, subtract_noise(window, noise))", "(window, window)"),
+    ("scan", "round(to_s * SAMPLE_RATE)", "round((to_s + 5) * SAMPLE_RATE)"),
+    ("scan", "        window = window - window.mean(dtype=np.float64).astype(np.float32)", "        pass"),
+    ("scan", "as_it_is if less_noise is None else less_noise", "less_noise"),
+    ("scan", "        recent.forget(", "        (lambda _: None)("),
     ("scan", "if samples is not None]", "]"),
     ("scan", "second_look, recent, ensemble, window.start_s)", "second_look, recent, ensemble, 0.0)"),
     ("scan", "block[max(0, first - begin) :", "block[max(0, first) :"),
@@ -94,6 +99,7 @@ BREAKS = [  # module, line, what it becomes
     ("background_noise", "OVERSUBTRACTION = 4.0", "OVERSUBTRACTION = 1.0"),
     ("background_noise", "LEAST_GAIN_DB = -20.0", "LEAST_GAIN_DB = -40.0"),
     ("background_noise", "10 ** (LEAST_GAIN_DB / 10)", "10 ** (LEAST_GAIN_DB / 20)"),
+    ("background_noise", "frames[frames.any(axis=1)]", "frames"),
     ("background_noise", "np.square(hann()[piece])", "hann()[piece]"),
     ("background_noise", "[N_FFT // 2 : N_FFT // 2 + n_samples]", "[:n_samples]"),
     ("scan", "Background(hop / SAMPLE_RATE)", "Background(hop)"),

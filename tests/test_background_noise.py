@@ -58,4 +58,14 @@ def test_noise_goes_and_a_tone_stays():
 
 
 def test_silence_stays_silence():
-    assert not subtract_noise(np.zeros(WINDOW, np.float32), noise_power(noise(SAMPLE_RATE))).any()
+    loud = noise(SAMPLE_RATE) * np.float32(100)
+    with np.errstate(all="raise"):
+        assert not subtract_noise(np.zeros(WINDOW, np.float32), noise_power(loud)).any()
+
+
+def test_silence_is_no_noise():
+    samples = noise(20 * N_FFT)
+    samples[5 * N_FFT : 15 * N_FFT] = 0
+    expected = noise_power(np.concatenate([samples[: 5 * N_FFT], samples[15 * N_FFT :]]))
+    np.testing.assert_allclose(noise_power(samples), expected, rtol=1e-5)
+    assert not noise_power(np.zeros(5 * N_FFT, np.float32)).any()

@@ -309,6 +309,13 @@ def test_the_three_most_probable_windows_are_the_background_of_a_second_look():
         [heard.get(round(start / HOP_S), 0.5) for start in starts_s]))  # the highest of them counts
 
 
+def test_the_windows_that_stand_for_the_background_do_not_overlap():
+    looks = []
+    assert fires(0.4, [0.04] * 100 + [0.3, 0.31, 0.3] + [0.04] * 100 + [0.2, 0.21] + [0.04] * 60 + [0.1] + [0.04] * 30,
+                 hop_s=0.1, looks=looks)
+    assert looks == [[296], [101, 204, 265]]
+
+
 def test_what_the_vote_is_sure_of_need_not_stand_out():
     before = [0.9] * 42
     assert fires(0.81, before, verdict=True) and not fires(0.79, before, verdict=True)

@@ -278,13 +278,13 @@ def test_memory_does_not_grow_with_the_recording():
     def peak(minutes):
         block = scene(1, [])
         tracemalloc.start()
-        scan((block for _ in range(minutes * 60)), StandIn())
+        scan((block.copy() for _ in range(minutes * 60)), StandIn())
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size
 
     peak(1)
-    assert peak(20) < peak(2) + 1e6  # bytes
+    assert peak(20) < peak(5) + 1e6  # bytes; in less than 4 minutes not all that may be held is there
 
 
 def scan_probabilities(monkeypatch, probabilities, votes=4, heard=1.0, heard_before=0.0, **settings):
@@ -360,19 +360,52 @@ def test_a_second_look_scores_the_loud_part_with_and_without_the_noise():
             return np.array([0.5]), None, None
 
     assert second_look(recent, Recorder(), 24.0, [24.0]).tolist() == [0.5]
-    for heard, sound in zip(scored, (samples, np.concatenate([samples[:first], subtract_noise(
-            samples[first : first + WINDOW], noise)]))):
-        window = sound[first : first + WINDOW]
-        start, end = (round(moment * SAMPLE_RATE) for moment in loud_part(window))
+    window = samples[first : first + WINDOW]
+    window = window - window.mean(dtype=np.float64).astype(np.float32)
+    for heard, sound in zip(scored, (window, subtract_noise(window, noise))):
+        start, end = (round(moment * SAMPLE_RATE) for moment in loud_part(sound))
         assert 0.6 < (end - start) / SAMPLE_RATE < 1.2
-        np.testing.assert_array_equal(heard, clean_window(window[start:end]))
+        np.testing.assert_array_equal(heard, clean_window(sound[start:end]))
 
 
-def test_nothing_is_left_where_a_second_look_finds_silence():
+@pytest.mark.parametrize("offset", [-0.3, 0.01, 0.1])
+def test_an_offset_changes_nothing_on_a_second_look(offset):
+    samples, recent = noisy_recording(snr=6)
+    shifted = RecentSamples()
+    shifted.add(samples + np.float32(offset))
+    starts_s = [24.0, 15.0]
+    np.testing.assert_allclose(second_look(shifted, StandIn(), 24.0, starts_s), second_look(recent, StandIn(), 24.0, starts_s),
+                               atol=0.02)
+
+
+def test_silence_before_is_no_background_on_a_second_look():
+    samples, half_silent = noisy_recording(snr=3)[0].copy(), RecentSamples()
+    samples[: 16 * SAMPLE_RATE] = 0
+    half_silent.add(samples)
+    look = second_look(noisy_recording(snr=3)[1], StandIn(), 24.0, [24.0])
+    assert second_look(half_silent, StandIn(), 24.0, [24.0]) == pytest.approx(look, abs=0.02)
+
+
+def test_what_is_too_quiet_without_the_noise_is_heard_as_it_is():
+    """At -60 dBFS and 20 dB less nothing of a window of noise is left to score; the scream in it is heard as it is."""
+    samples = scene(30, [], seed=3)
+    quiet = RecentSamples()
+    quiet.add(samples * np.float32(1e-3 / np.abs(samples).max()))
+    scored = []
+
+    class Recorder(StandIn):
+        def score(self, windows):
+            scored.extend(windows)
+            return super().score(windows)
+
+    assert second_look(quiet, Recorder(), 24.0, [24.0]) > 0
+    np.testing.assert_array_equal(scored[0], scored[1])
+
+
+def test_nothing_is_heard_in_silence_on_a_second_look():
     recent = RecentSamples()
     recent.add(np.zeros(30 * SAMPLE_RATE, np.float32))
-    assert second_look(recent, StandIn(), 25.0, [25.0, 20.0]).tolist() == [0.0, 0.0] == list(
-        StandIn().combine(np.zeros((2, 12)))[0])
+    assert second_look(recent, StandIn(), 25.0, [25.0, 20.0]).tolist() == [0.0, 0.0]
 
 
 def test_all_is_looked_at_again_where_no_part_is_louder():
@@ -382,7 +415,7 @@ def test_all_is_looked_at_again_where_no_part_is_louder():
 
 def test_the_second_look_is_the_same_however_the_sound_arrives(monkeypatch):
     """A scream that no window is sure of, after a while of noise; real windows, looked at again."""
-    samples, looks = scene(50, [(40.2, 0.5)], snr=6), []
+    samples, looks = scene(50, [(40.2, 0.5)], snr=9), []
     monkeypatch.setattr("utils.scan.second_look", lambda recent, ensemble, judged_s, starts_s: looks.append(
         (judged_s, list(starts_s), list(second_look(recent, ensemble, judged_s, starts_s)))) or looks[-1][-1])
 

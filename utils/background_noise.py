@@ -11,9 +11,10 @@ LEAST_GAIN_DB = -20.0  # what is left of a bin that holds noise alone
 
 
 def noise_power(samples):
-    """Mean power of each STFT bin of a stretch of noise: float32 [n >= 2048] -> [1025]."""
+    """Mean power of each STFT bin of a stretch of noise: float32 [n >= 2048] -> [1025]. Digital silence in it does not count."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::N_FFT]  # side by side: enough for a mean
-    return np.square(np.abs(scipy.fft.rfft(frames * hann()))).mean(axis=0)
+    heard = frames[frames.any(axis=1)]
+    return np.square(np.abs(scipy.fft.rfft(heard * hann()))).sum(axis=0) / max(1, len(heard))
 
 
 def inverse_stft(spectrum, n_samples):
@@ -37,5 +38,5 @@ def subtract_noise(samples, power):
     """
     spectrum = stft(samples)  # [frames, 1025]
     heard = np.square(spectrum.real) + np.square(spectrum.imag)
-    left = 1 - OVERSUBTRACTION * power / np.maximum(heard, np.finfo(np.float32).tiny)
-    return inverse_stft(spectrum * np.sqrt(np.maximum(left, 10 ** (LEAST_GAIN_DB / 10))), len(samples))
+    left = np.maximum(heard - OVERSUBTRACTION * power, 10 ** (LEAST_GAIN_DB / 10) * heard)
+    return inverse_stft(spectrum * np.sqrt(left / np.maximum(heard, np.finfo(np.float32).tiny)), len(samples))

@@ -204,13 +204,15 @@ def open_journal(args, ensemble, n_inputs):
     """The journal of a run over many files with --resume or --csv, else None."""
     if not args.resume and not (args.csv and n_inputs > 1):
         return None
+    from utils.background_noise import LEAST_GAIN_DB, OVERSUBTRACTION
     from utils.ensemble import MODEL_FILES
     from utils.events import RULE
     from utils.journal import Journal
 
     files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
     settings = result_settings(args, ensemble) | {
-        "calibrations": ensemble.calibrations, "event_rule": RULE,
+        "calibrations": ensemble.calibrations,
+        "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB},
         "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},
         "outputs": {name: os.path.abspath(value) if isinstance(value := getattr(args, name), str) else value
                     for name in ("audacity", "raven", "clips", "plot", "explain")},

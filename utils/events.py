@@ -10,7 +10,7 @@ STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from
 HEARD_AGAIN_FROM = 0.4  # and the least probability of what is heard of it on a second look,
 ABOVE_BACKGROUND = 0.5  # which must lie so far above what is heard of the background, in log-odds
 BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, and how much of it must be there
-BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look
+BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look, as many that do not overlap
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
 RULE = {"from": STANDS_OUT_FROM, "heard_again_from": HEARD_AGAIN_FROM, "above_background": ABOVE_BACKGROUND,
@@ -64,6 +64,11 @@ class EventSettings:
 DEFAULT_SETTINGS = EventSettings()
 
 
+def background_of(start_s):
+    """Where the background of a window that begins there begins and ends, in seconds; before 0 is nothing."""
+    return start_s - BACKGROUND_S - SAME_SOUND_S, start_s - SAME_SOUND_S
+
+
 def log_odds_of(probability):
     bounded = min(max(probability, 1e-3), 1 - 1e-3)
     return math.log(bounded / (1 - bounded))
@@ -73,10 +78,10 @@ class Background:
     """What the vote's probability has been in the last seconds, and which windows stand out from it.
 
     Noise lowers the probability of a scream, but that of everything else more: the scream still stands out. And what the
-    vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by the greatest
-    of their surroundings (Hansen and Sawyers 1980). What stands out is verified by a second look, which hears less of the
-    background and only the loud part of a window: there it must stand out, too, from what a second look hears in the
-    background. For short recordings, and within some ten seconds of their beginning, the vote decides alone.
+    vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by an ordered
+    statistic of their surroundings (Rohling 1983), here the highest. What stands out is verified by a second look, which
+    hears less of the background and only the loud part of a window: there it must stand out, too, from what a second look
+    hears in the background. In short recordings, and until LEAST_BACKGROUND_S are known, the vote decides alone.
     """
 
     def __init__(self, hop_s):
@@ -93,7 +98,7 @@ class Background:
         Returns bool; after that the window is one of those before.
         """
         log_odds = log_odds_of(probability)
-        while self.windows and self.windows[0][0] < start_s - BACKGROUND_S - SAME_SOUND_S:
+        while self.windows and self.windows[0][0] < background_of(start_s)[0]:
             self.windows.popleft()
         before = list(self.windows)[: -self.n_same_sound]
         self.windows.append((start_s, log_odds))
@@ -106,8 +111,11 @@ class Background:
         heard_again = look_again([start_s])[0]
         if heard_again < HEARD_AGAIN_FROM:
             return False
-        highest = sorted(before, key=lambda window: window[1])[-BACKGROUND_LOOKS:]
-        return log_odds_of(heard_again) - log_odds_of(max(look_again([start for start, _ in highest]))) >= ABOVE_BACKGROUND
+        highest = []  # starts
+        for start, _ in sorted(before, key=lambda window: -window[1]):
+            if len(highest) < BACKGROUND_LOOKS and all(abs(start - other) >= SAME_SOUND_S for other in highest):
+                highest.append(start)
+        return log_odds_of(heard_again) - log_odds_of(max(look_again(highest))) >= ABOVE_BACKGROUND
 
 
 class EventDetector:

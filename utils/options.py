@@ -32,7 +32,7 @@ def build_parser(description, names):
     add("--exit-threshold", type=float, metavar="P",
         help=f"an open event goes on down to this probability (default {EXIT_SHARE} times the threshold)")
     add("--no-contrast", action="store_true",
-        help="the vote alone decides, whether or not a window stands out from the two minutes before it")
+        help="the vote alone decides, whether or not a window stands out from the half minute before it")
     add("--min-duration", type=float, default=0.0, metavar="S", help="drop events shorter than this (default %(default)s)")
     add("--max-gap", type=float, default=DEFAULT_SETTINGS.max_gap, metavar="S",
         help="pauses up to this do not end an event (default %(default)s)")

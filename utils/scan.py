@@ -1,7 +1,7 @@
 """One scorer for every input: blocks of samples -> windows -> scores and votes -> events -> the record of a recording.
 
 Files, pipes and the microphone all come through here, so they give the same answer. Memory does not depend on the
-length of the recording: a batch of windows and the last seconds are held, nothing else.
+length of the recording: a few batches of windows and the last half minute are held, nothing else.
 """
 
 import collections
@@ -13,7 +13,7 @@ import numpy as np
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
 from utils.background_noise import noise_power, subtract_noise
-from utils.events import BACKGROUND_S, DEFAULT_SETTINGS, SAME_SOUND_S, Background, EventDetector
+from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of
 
 BATCH = 32  # windows scored together at most: a forest takes 5 ms a call, so larger ones gain little, and a minute's
 # recording still keeps two threads busy
@@ -98,7 +98,7 @@ def score_side_by_side(batches, ensemble, hop):
     try:
         for waiting in batches:
             begun.append(pool.submit(score_batch, waiting, ensemble, hop))
-            if len(begun) > threads:
+            if len(begun) > threads:  # one more than threads: they go on while the windows of another are judged
                 yield from begun.popleft().result()
         while begun:
             yield from begun.popleft().result()
@@ -157,12 +157,15 @@ def second_look(recent, ensemble, judged_s, starts_s):
     starts_s: starts of the windows to look at [n]. Each model hears the loud part of a window, as if it were a short clip,
     twice: as it is, and with the noise taken out of the window first; all that has a say in the probability.
     """
-    noise = noise_power(recent.cut(round((judged_s - BACKGROUND_S - SAME_SOUND_S) * SAMPLE_RATE),
-                                   round((judged_s - SAME_SOUND_S) * SAMPLE_RATE)))
+    from_s, to_s = background_of(judged_s)
+    noise = noise_power(recent.cut(round(from_s * SAMPLE_RATE), round(to_s * SAMPLE_RATE)))
     heard = []
-    for first in np.round(np.multiply(starts_s, SAMPLE_RATE)).astype(int):
+    for start_s in starts_s:
+        first = round(start_s * SAMPLE_RATE)
         window = recent.cut(first, first + WINDOW)
-        heard += [clean_window(loud_samples(window)), clean_window(loud_samples(subtract_noise(window, noise)))]
+        window = window - window.mean(dtype=np.float64).astype(np.float32)  # an offset would be a step at both its ends
+        as_it_is, less_noise = (clean_window(loud_samples(samples)) for samples in (window, subtract_noise(window, noise)))
+        heard += [as_it_is, as_it_is if less_noise is None else less_noise]  # None: too quiet, so was the noise
     scores = np.zeros((len(heard), len(ensemble.names)))
     loud_enough = [index for index, samples in enumerate(heard) if samples is not None]
     if loud_enough:
@@ -211,7 +214,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         if settings.contrast and settings.by_vote and window.probability > 0:  # 0: too quiet to be a background
             verdict = background.judge(window.start_s, window.votes, window.probability, verdict,
                                        functools.partial(second_look, recent, ensemble, window.start_s))
-        recent.forget(round((window.start_s - BACKGROUND_S - SAME_SOUND_S) * SAMPLE_RATE))
+        recent.forget(round(background_of(window.start_s)[0] * SAMPLE_RATE))
         fires = settings.fires(window.votes, window.probability, verdict)
         limits = window.loud if fires or window.probability >= settings.exit_threshold else window.core
         keep(detector.add(*limits, window.votes, window.probability, verdict))
