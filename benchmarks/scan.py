@@ -8,6 +8,7 @@ The stages run alone, one after another, on one thread; the whole runs as `main.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import resource
@@ -26,11 +27,12 @@ use_one_thread()
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
-from utils.audio import SAMPLE_RATE, clean_window, cut_windows, read_audio, read_blocks  # noqa: E402
+from utils.audio import SAMPLE_RATE, WINDOW_HOP, clean_window, cut_windows, read_audio, read_blocks  # noqa: E402
+from utils.calibration import probability_of  # noqa: E402
 from utils.ensemble import classical_score, load_ensemble  # noqa: E402
-from utils.events import DEFAULT_SETTINGS, EventDetector  # noqa: E402
+from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of  # noqa: E402
 from utils.features import describe_windows  # noqa: E402
-from utils.scan import BATCH, loud_part  # noqa: E402
+from utils.scan import BATCH, RecentSamples, loud_part, second_look  # noqa: E402
 from utils.tables import markdown_table  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -82,21 +84,31 @@ def time_stages(path, ensemble):
     def network_scores(name, spectrograms):
         return ensemble.only(name).network_scores(*spectrograms)[name]
 
-    detector, cuts = EventDetector(DEFAULT_SETTINGS), cut_windows(read_blocks(path))
+    detector, background, recent = EventDetector(DEFAULT_SETTINGS), Background(WINDOW_HOP / SAMPLE_RATE), RecentSamples()
+
+    def remembered():
+        for block in read_blocks(path):
+            recent.add(block)
+            yield block
+
+    cuts = cut_windows(remembered())
     while batch := timed("decode, resample, cut", lambda: [cut for cut, _ in zip(cuts, range(BATCH))]):
         cleaned = timed("clean", lambda batch: [clean_window(samples) for _, samples in batch], batch)
         kept = [(start, samples, window) for (start, samples), window in zip(batch, cleaned) if window is not None]
         if not kept:
             continue
         features, *spectrograms = timed("features and spectrograms", describe_windows, [window for *_, window in kept])
-        for name, pipeline in ensemble.classical.items():
-            timed(name, classical_score, pipeline, features)
-        for name in ensemble.networks:
-            timed(name, network_scores, name, spectrograms)
-        vote = timed("vote and events", ensemble.combine, np.full((len(kept), len(ensemble.names)), 0.4))
+        raw = {name: timed(name, classical_score, pipeline, features) for name, pipeline in ensemble.classical.items()}
+        raw |= {name: timed(name, network_scores, name, spectrograms) for name in ensemble.networks}
+        vote = timed("vote and events", ensemble.combine, np.stack(
+            [probability_of(raw[name], ensemble.calibrations[name]) for name in ensemble.names], axis=1))
         timed("limits of sounds", lambda kept: [loud_part(samples) for _, samples, _ in kept], kept)
         for (start, *_), probability, votes, verdict in zip(kept, *vote):
-            timed("vote and events", detector.add, start / SAMPLE_RATE, start / SAMPLE_RATE + 1.47, votes, probability, verdict)
+            start_s = start / SAMPLE_RATE
+            verdict = timed("second looks", background.judge, start_s, votes, probability, verdict,
+                            functools.partial(second_look, recent, ensemble, start_s))
+            timed("vote and events", detector.add, start_s, start_s + 1.47, votes, probability, verdict)
+        recent.forget(round(background_of(start_s)[0] * SAMPLE_RATE))
     return seconds
 
 

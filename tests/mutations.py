@@ -33,6 +33,8 @@ BREAKS = [  # module, line, what it becomes
     ("events", "EXIT_SHARE = 0.6", "EXIT_SHARE = 0.9"),
     ("events", "STANDS_OUT_FROM = 0.05", "STANDS_OUT_FROM = 0.048"),
     ("events", "HEARD_AGAIN_FROM = 0.4", "HEARD_AGAIN_FROM = 0.42"),
+    ("events", "heard_again < self.second_look", "heard_again < HEARD_AGAIN_FROM"),
+    ("scan", ", settings.second_look)", ")"),
     ("events", "HEARD_AGAIN_FROM = 0.4", "HEARD_AGAIN_FROM = 0.38"),
     ("events", "ABOVE_BACKGROUND = 0.5", "ABOVE_BACKGROUND = 0.52"),
     ("events", "ABOVE_BACKGROUND = 0.5", "ABOVE_BACKGROUND = 0.48"),

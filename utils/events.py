@@ -7,15 +7,15 @@ from dataclasses import dataclass
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
 STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from its background
-HEARD_AGAIN_FROM = 0.4  # and the least probability of what is heard of it on a second look,
+HEARD_AGAIN_FROM = 0.4  # and, unless another is asked for, the least probability of what is heard of it on a second look,
 ABOVE_BACKGROUND = 0.5  # which must lie so far above what is heard of the background, in log-odds
 BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, and how much of it must be there
 BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look, as many that do not overlap
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
-RULE = {"from": STANDS_OUT_FROM, "heard_again_from": HEARD_AGAIN_FROM, "above_background": ABOVE_BACKGROUND,
-        "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S, "background_looks": BACKGROUND_LOOKS,
-        "sure": SURE, "sure_votes": SURE_VOTES, "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
+RULE = {"from": STANDS_OUT_FROM, "above_background": ABOVE_BACKGROUND, "background_s": BACKGROUND_S,
+        "least_background_s": LEAST_BACKGROUND_S, "background_looks": BACKGROUND_LOOKS, "sure": SURE,
+        "sure_votes": SURE_VOTES, "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ class EventSettings:
     max_gap: float = 2.5  # pauses about as long do not end an event; a mono stream's events then come at most 4.8 s late
     padding: float = 0.0  # added on both sides
     contrast: bool = True  # windows are judged by how they stand out from their background
+    second_look: float = HEARD_AGAIN_FROM  # what stands out fires from this probability of a second look on
 
     def __post_init__(self):
         if self.exit_threshold is None:
             object.__setattr__(self, "exit_threshold", EXIT_SHARE * (0.5 if self.threshold is None else self.threshold))
-        for name in ("threshold", "exit_threshold"):
+        for name in ("threshold", "exit_threshold", "second_look"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1")
@@ -84,8 +85,9 @@ class Background:
     hears in the background. In short recordings, and until LEAST_BACKGROUND_S are known, the vote decides alone.
     """
 
-    def __init__(self, hop_s):
-        """hop_s: seconds from one window to the next."""
+    def __init__(self, hop_s, second_look=HEARD_AGAIN_FROM):
+        """hop_s: seconds from one window to the next. second_look: see EventSettings."""
+        self.second_look = second_look
         self.n_same_sound = math.ceil(SAME_SOUND_S / hop_s)
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
         self.windows = collections.deque()  # (start in seconds, log-odds), oldest first
@@ -109,7 +111,7 @@ class Background:
         if probability < STANDS_OUT_FROM or log_odds <= max(odds for _, odds in before):
             return False
         heard_again = look_again([start_s])[0]
-        if heard_again < HEARD_AGAIN_FROM:
+        if heard_again < self.second_look:
             return False
         highest = []  # starts
         for start, _ in sorted(before, key=lambda window: -window[1]):

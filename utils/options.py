@@ -33,6 +33,9 @@ def build_parser(description, names):
         help=f"an open event goes on down to this probability (default {EXIT_SHARE} times the threshold)")
     add("--no-contrast", action="store_true",
         help="the vote alone decides, whether or not a window stands out from the half minute before it")
+    add("--second-look", type=float, default=DEFAULT_SETTINGS.second_look, metavar="P",
+        help="a window that stands out fires from this probability on, when it is heard again with less of the background; "
+             "lower finds more screams in noise (default %(default)s)")
     add("--min-duration", type=float, default=0.0, metavar="S", help="drop events shorter than this (default %(default)s)")
     add("--max-gap", type=float, default=DEFAULT_SETTINGS.max_gap, metavar="S",
         help="pauses up to this do not end an event (default %(default)s)")
@@ -131,7 +134,7 @@ def parse_arguments(parser, argv=None):
         parser.error(f"--csv {args.csv}: no such folder")
     try:
         args.settings = EventSettings(args.threshold, args.min_votes, args.exit_threshold, args.min_duration, args.max_gap,
-                                      args.padding, not args.no_contrast)
+                                      args.padding, not args.no_contrast, args.second_look)
     except ValueError as error:
         parser.error(str(error))
     return args

@@ -195,7 +195,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     The record holds file, duration_s, verdict, probability (the highest of all windows), votes and models (those of
     that window) and events. Raises AudioError when the blocks do.
     """
-    detector, background, recent = EventDetector(settings), Background(hop / SAMPLE_RATE), RecentSamples()
+    detector, background, recent = EventDetector(settings), Background(hop / SAMPLE_RATE, settings.second_look), RecentSamples()
     events, best = [], None
 
     def remembered():
