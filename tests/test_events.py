@@ -217,6 +217,7 @@ def test_two_detectors_share_nothing():
 
 @pytest.mark.parametrize("settings", [
     {"threshold": 1.1}, {"threshold": -0.1}, {"exit_threshold": 2}, {"threshold": 0.3, "exit_threshold": 0.4},
+    {"second_look": 1.5}, {"second_look": -0.1},
     {"min_duration": -1}, {"max_gap": -1}, {"padding": -1}, {"padding": float("nan")}, {"max_gap": float("inf")},
 ])
 def test_bad_settings_are_refused(settings):
