@@ -32,7 +32,7 @@ from utils.calibration import probability_of  # noqa: E402
 from utils.ensemble import classical_score, load_ensemble  # noqa: E402
 from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of  # noqa: E402
 from utils.features import describe_windows  # noqa: E402
-from utils.scan import BATCH, RecentSamples, loud_part, second_look  # noqa: E402
+from utils.scan import BATCH, RecentSamples, second_look  # noqa: E402
 from utils.tables import markdown_table  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -102,7 +102,6 @@ def time_stages(path, ensemble):
         raw |= {name: timed(name, network_scores, name, spectrograms) for name in ensemble.networks}
         vote = timed("vote and events", ensemble.combine, np.stack(
             [probability_of(raw[name], ensemble.calibrations[name]) for name in ensemble.names], axis=1))
-        timed("limits of sounds", lambda kept: [loud_part(samples) for _, samples, _ in kept], kept)
         for (start, *_), probability, votes, verdict in zip(kept, *vote):
             start_s = start / SAMPLE_RATE
             verdict = timed("second looks", background.judge, start_s, votes, probability, verdict,

@@ -13,7 +13,7 @@ from synthetic_artifacts import train_all_models, write_artifacts
 
 from utils.artifacts import ArtifactError, list_pickle, sha256_of
 from utils.audio import WINDOW, clean_window
-from utils.ensemble import CLASSICAL_FILES, MODEL_FILES, MODEL_NAMES, NETWORK_FILES, combine, load_ensemble
+from utils.ensemble import CLASSICAL_FILES, MODEL_FILES, MODEL_NAMES, NETWORK_FILES, combine, forest_share, load_ensemble
 
 YES, NO = 0.9, 0.1
 
@@ -113,6 +113,15 @@ def test_score_of_a_window_does_not_depend_on_the_others(trained, windows):
     for n in (1, 2, 3, 5):
         assert np.array_equal(ensemble.score(windows[:n]), together[:n])
     assert np.array_equal(ensemble.score(windows[::-1])[::-1], together)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_share_of_a_forest_is_what_scikit_learn_says(trained, dtype):
+    forest = load_ensemble(trained, ("random_forest",), "cpu", 1).classical["random_forest"]
+    features = np.random.default_rng(0).normal(0, 30, (50, 34)).astype(dtype)
+    expected = forest.predict_proba(features)[:, 1]
+    assert len(np.unique(expected)) > 5
+    np.testing.assert_array_equal(forest_share(forest, features), expected)
 
 
 def test_no_windows(trained):

@@ -293,7 +293,7 @@ def scan_probabilities(monkeypatch, probabilities, votes=4, heard=1.0, heard_bef
     heard, heard_before: what a second look hears in the window that is judged, and in those before it.
     """
     starts = np.arange(len(probabilities)) * 1.4745
-    windows = [ScoredWindow(start, start + WINDOW_S, (start, start + 1.4), (start + 0.5, start + 1), 0.0, np.full(6, p), p,
+    windows = [ScoredWindow(start, start + WINDOW_S, (start, start + 1.4), 0.0, np.full(6, p), p,
                             votes * (p >= 0.5), p >= 0.5) for start, p in zip(starts, probabilities)]
     silence = [np.zeros(int(len(windows) * 1.5 * SAMPLE_RATE), np.float32)]  # so long that all events lie inside
     monkeypatch.setattr("utils.scan.score_windows", lambda blocks, *_: [*zip(blocks)] and windows)
@@ -306,7 +306,7 @@ def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
     calm = [0.05] * 40
     [event] = scan_probabilities(monkeypatch, [*calm, 0.4, *calm])
     assert event["probability"] == 0.4 and event["votes"] == 0
-    assert event["start_s"] == pytest.approx(40 * 1.4745 + 0.5, abs=1e-3)  # where the window is loud
+    assert event["start_s"] == pytest.approx(40 * 1.4745, abs=1e-3)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], contrast=False)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], threshold=0.45)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], min_votes=1)

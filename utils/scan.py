@@ -15,7 +15,7 @@ from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windo
 from utils.background_noise import noise_power, subtract_noise
 from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of
 
-BATCH = 32  # windows scored together at most: a forest takes 5 ms a call, so larger ones gain little, and a minute's
+BATCH = 32  # windows scored together at most: larger ones gain little, and a minute's
 # recording still keeps two threads busy
 LEVEL_FRAME = 512  # samples: 23 ms, the grain of an event's limits
 SCREAM_BAND = (700, 6000)  # Hz: where screams are loud and rumble, wind and hum are not
@@ -29,7 +29,6 @@ class ScoredWindow:
     start_s: float  # the window itself
     end_s: float
     core: tuple[float, float]  # the part it stands for: cores of consecutive windows touch and cover the recording
-    loud: tuple[float, float]  # where its sound is loud: the limits that it lends to an event
     level_db: float  # peak in dBFS
     probabilities: np.ndarray  # float64 [n_models], in the order of ensemble.names
     probability: float  # of the ensemble
@@ -120,10 +119,8 @@ def score_batch(batch, ensemble, hop):
         start_s, end_s = start / SAMPLE_RATE, (start + len(samples)) / SAMPLE_RATE
         centre = start + WINDOW // 2
         core = (0.0 if start == 0 else (centre - hop / 2) / SAMPLE_RATE, end_s if is_last else (centre + hop / 2) / SAMPLE_RATE)
-        part = loud_part(samples) if probability[index] > 0 else None
-        loud = core if part is None else (start_s + part[0], start_s + part[1])
         peak = float(np.abs(samples).max(initial=0))
-        scored.append(ScoredWindow(start_s, end_s, core, loud, 20 * np.log10(max(peak, 1e-6)), probabilities[index],
+        scored.append(ScoredWindow(start_s, end_s, core, 20 * np.log10(max(peak, 1e-6)), probabilities[index],
                                    float(probability[index]), int(votes[index]), bool(verdict[index])))
     return scored
 
@@ -173,6 +170,13 @@ def second_look(recent, ensemble, judged_s, starts_s):
     return ensemble.combine(scores.reshape(len(starts_s), -1))[0]
 
 
+def loud_limits(recent, window):
+    """Where the sound of a ScoredWindow is loud, in seconds: the limits that it lends to an event."""
+    first = round(window.start_s * SAMPLE_RATE)
+    part = loud_part(recent.cut(first, first + WINDOW)) if window.probability > 0 else None  # 0: too quiet to be scored
+    return window.core if part is None else (window.start_s + part[0], window.start_s + part[1])
+
+
 def loud_samples(samples):
     """The loud part of a window, or all of it if no part is louder than the rest: float32 [n] -> [<= n]."""
     part = loud_part(samples)
@@ -216,7 +220,8 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
                                        functools.partial(second_look, recent, ensemble, window.start_s))
         recent.forget(round(background_of(window.start_s)[0] * SAMPLE_RATE))
         fires = settings.fires(window.votes, window.probability, verdict)
-        limits = window.loud if fires or window.probability >= settings.exit_threshold else window.core
+        counts = fires or window.probability >= settings.exit_threshold
+        limits = loud_limits(recent, window) if counts else window.core
         keep(detector.add(*limits, window.votes, window.probability, verdict))
         if best is None or window.probability > best.probability:
             best = window
