@@ -48,7 +48,9 @@ def classical_score(pipeline, features):
     """Raw score [n] of a scikit-learn pipeline: its decision function, or the log-odds of a forest's vote share."""
     if hasattr(pipeline, "decision_function"):
         return pipeline.decision_function(features)
-    share = np.clip(forest_share(pipeline, features), 0.002, 0.998)
+    is_pipeline = hasattr(pipeline, "steps")  # as train_ml.py writes it
+    share = forest_share(pipeline, features) if is_pipeline else pipeline.predict_proba(features)[:, 1]
+    share = np.clip(share, 0.002, 0.998)
     return np.log(share / (1 - share))
 
 
