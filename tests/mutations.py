@@ -104,7 +104,7 @@ BREAKS = [  # module, line, what it becomes
     ("background_noise", "frames[frames.any(axis=1)]", "frames"),
     ("background_noise", "np.square(hann()[piece])", "hann()[piece]"),
     ("background_noise", "[N_FFT // 2 : N_FFT // 2 + n_samples]", "[:n_samples]"),
-    ("scan", "Background(hop / SAMPLE_RATE)", "Background(hop)"),
+    ("scan", "Background(hop / SAMPLE_RATE,", "Background(hop,"),
     # groups and splits
     ("dataset", "SPLIT_SHARES = (0.70, 0.15, 0.15)", "SPLIT_SHARES = (0.50, 0.25, 0.25)"),
     ("dataset", "NEIGHBOURS_PER_GROUP = 25", "NEIGHBOURS_PER_GROUP = 1"),

@@ -251,12 +251,13 @@ def test_events_are_ordered_disjoint_and_inside_the_recording(windows, max_gap, 
 CALM, HOP_S = [0.04] * 42, 1.4745
 
 
-def fires(probability, before, verdict=False, hop_s=HOP_S, pause_s=0.0, votes=3, heard=1.0, heard_before=0.0, looks=None):
+def fires(probability, before, verdict=False, hop_s=HOP_S, pause_s=0.0, votes=3, heard=1.0, heard_before=0.0, looks=None,
+          **options):
     """Whether a window fires after others of the given probabilities.
 
     heard, heard_before: what a second look hears in it, and in those before. looks: list that gets the starts of each look.
     """
-    background, start_s = Background(hop_s), len(before) * hop_s + pause_s
+    background, start_s = Background(hop_s, **options), len(before) * hop_s + pause_s
 
     def look_again(starts_s):
         if looks is not None:
@@ -292,6 +293,7 @@ def test_it_must_be_more_probable_than_anything_in_the_half_minute_before(verdic
 @pytest.mark.parametrize("verdict", [True, False])
 def test_a_second_look_must_hear_a_scream_and_no_such_thing_in_the_background(verdict):
     assert fires(0.5, CALM, verdict, heard=0.41) and not fires(0.5, CALM, verdict, heard=0.39)
+    assert fires(0.5, CALM, verdict, heard=0.31, second_look=0.3) and not fires(0.5, CALM, verdict, heard=0.49, second_look=0.5)
     background = probability_at(0.0)
     assert fires(0.5, CALM, verdict, heard=probability_at(0.51), heard_before=background)
     assert not fires(0.5, CALM, verdict, heard=probability_at(0.49), heard_before=background)
