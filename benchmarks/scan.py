@@ -85,13 +85,7 @@ def time_stages(path, ensemble):
         return ensemble.only(name).network_scores(*spectrograms)[name]
 
     detector, background, recent = EventDetector(DEFAULT_SETTINGS), Background(WINDOW_HOP / SAMPLE_RATE), RecentSamples()
-
-    def remembered():
-        for block in read_blocks(path):
-            recent.add(block)
-            yield block
-
-    cuts = cut_windows(remembered())
+    cuts = cut_windows(recent.remember(read_blocks(path)))
     while batch := timed("decode, resample, cut", lambda: [cut for cut, _ in zip(cuts, range(BATCH))]):
         cleaned = timed("clean", lambda batch: [clean_window(samples) for _, samples in batch], batch)
         kept = [(start, samples, window) for (start, samples), window in zip(batch, cleaned) if window is not None]
@@ -107,7 +101,7 @@ def time_stages(path, ensemble):
             verdict = timed("second looks", background.judge, start_s, votes, probability, verdict,
                             functools.partial(second_look, recent, ensemble, start_s))
             timed("vote and events", detector.add, start_s, start_s + 1.47, votes, probability, verdict)
-        recent.forget(round(background_of(start_s)[0] * SAMPLE_RATE))
+        recent.forget(background_of(start_s)[0])
     return seconds
 
 

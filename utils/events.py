@@ -90,7 +90,7 @@ class Background:
         self.second_look = second_look
         self.n_same_sound = math.ceil(SAME_SOUND_S / hop_s)
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
-        self.windows = collections.deque()  # (start in seconds, log-odds), oldest first
+        self.windows = collections.deque()  # (start in seconds, probability), oldest first
 
     def judge(self, start_s, votes, probability, verdict, look_again):
         """Whether the next window is a scream beside those before it.
@@ -99,16 +99,15 @@ class Background:
         the starts of windows and returns the probability (0-1) of each on a second look; called only where that decides.
         Returns bool; after that the window is one of those before.
         """
-        log_odds = log_odds_of(probability)
         while self.windows and self.windows[0][0] < background_of(start_s)[0]:
             self.windows.popleft()
         before = list(self.windows)[: -self.n_same_sound]
-        self.windows.append((start_s, log_odds))
+        self.windows.append((start_s, probability))
         if len(before) < self.n_least:
             return verdict
         if verdict and (probability >= SURE or votes >= SURE_VOTES):
             return True
-        if probability < STANDS_OUT_FROM or log_odds <= max(odds for _, odds in before):
+        if probability < STANDS_OUT_FROM or probability <= max(earlier for _, earlier in before):
             return False
         heard_again = look_again([start_s])[0]
         if heard_again < self.second_look:

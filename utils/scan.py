@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, clean_window, cut_windows
+from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows
 from utils.background_noise import noise_power, subtract_noise
 from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of
 
@@ -136,13 +136,21 @@ class RecentSamples:
         self.blocks.append((self.end, block))
         self.end += len(block)
 
-    def forget(self, first):
-        """Nothing before this sample will be asked for any more."""
+    def remember(self, blocks):
+        """The same blocks, each added before somebody gets it."""
+        for block in blocks:
+            self.add(block)
+            yield block
+
+    def forget(self, before_s):
+        """Nothing before this moment will be asked for any more."""
+        first = round(before_s * SAMPLE_RATE)
         while self.blocks and self.blocks[0][0] + len(self.blocks[0][1]) <= first:
             self.blocks.popleft()
 
-    def cut(self, first, last):
-        """Samples `first` to `last` (not included), fewer where the recording begins or ends: float32 [n]."""
+    def cut(self, from_s, to_s):
+        """The samples between two moments, fewer where the recording begins or ends: float32 [n]."""
+        first, last = round(from_s * SAMPLE_RATE), round(to_s * SAMPLE_RATE)
         parts = [block[max(0, first - begin) : max(0, last - begin)] for begin, block in self.blocks]
         return np.concatenate(parts)
 
@@ -154,12 +162,9 @@ def second_look(recent, ensemble, judged_s, starts_s):
     starts_s: starts of the windows to look at [n]. Each model hears the loud part of a window, as if it were a short clip,
     twice: as it is, and with the noise taken out of the window first; all that has a say in the probability.
     """
-    from_s, to_s = background_of(judged_s)
-    noise = noise_power(recent.cut(round(from_s * SAMPLE_RATE), round(to_s * SAMPLE_RATE)))
-    heard = []
+    noise, heard = noise_power(recent.cut(*background_of(judged_s))), []
     for start_s in starts_s:
-        first = round(start_s * SAMPLE_RATE)
-        window = recent.cut(first, first + WINDOW)
+        window = recent.cut(start_s, start_s + WINDOW_S)
         window = window - window.mean(dtype=np.float64).astype(np.float32)  # an offset would be a step at both its ends
         as_it_is, less_noise = (clean_window(loud_samples(samples)) for samples in (window, subtract_noise(window, noise)))
         heard += [as_it_is, as_it_is if less_noise is None else less_noise]  # None: too quiet, so was the noise
@@ -172,8 +177,7 @@ def second_look(recent, ensemble, judged_s, starts_s):
 
 def loud_limits(recent, window):
     """Where the sound of a ScoredWindow is loud, in seconds: the limits that it lends to an event."""
-    first = round(window.start_s * SAMPLE_RATE)
-    part = loud_part(recent.cut(first, first + WINDOW)) if window.probability > 0 else None  # 0: too quiet to be scored
+    part = loud_part(recent.cut(window.start_s, window.end_s)) if window.probability > 0 else None  # 0: too quiet to be scored
     return window.core if part is None else (window.start_s + part[0], window.start_s + part[1])
 
 
@@ -202,23 +206,18 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     detector, background, recent = EventDetector(settings), Background(hop / SAMPLE_RATE, settings.second_look), RecentSamples()
     events, best = [], None
 
-    def remembered():
-        for block in blocks:
-            recent.add(block)
-            yield block
-
     def keep(event):
         if event:
             events.append(rounded(event))
             if on_event:
                 on_event(events[-1])
 
-    for window in score_windows(remembered(), ensemble, hop, batch, must_wait):
+    for window in score_windows(recent.remember(blocks), ensemble, hop, batch, must_wait):
         verdict = window.verdict
         if settings.contrast and settings.by_vote and window.probability > 0:  # 0: too quiet to be a background
             verdict = background.judge(window.start_s, window.votes, window.probability, verdict,
                                        functools.partial(second_look, recent, ensemble, window.start_s))
-        recent.forget(round(background_of(window.start_s)[0] * SAMPLE_RATE))
+        recent.forget(background_of(window.start_s)[0])
         fires = settings.fires(window.votes, window.probability, verdict)
         counts = fires or window.probability >= settings.exit_threshold
         limits = loud_limits(recent, window) if counts else window.core
