@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from benchmarks.machine import alternate, command_given, describe_machine, write_section
 from utils.augmentation import random_scenes
-from utils.ensemble import NETWORK_INPUTS
+from utils.ensemble import NETWORK_INPUTS, choose_torch_device
 from utils.networks import NETWORKS, build_network
 from utils.tables import markdown_table
 from utils.training import AVERAGING, LEARNING_RATE, WEIGHT_DECAY, cpu_has_bfloat16, update_average
@@ -46,7 +46,7 @@ class Epoch:
         self.kind, self.device, self.mixed, self.args = NETWORK_INPUTS[name], device, mixed, args
         self.spectrograms, self.label, self.rng = spectrograms, label, np.random.default_rng(0)
         self.network = build_network(name).to(device, memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network)
+        self.average = copy.deepcopy(self.network).to(device)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         self.augmentation_s = []
 
@@ -87,8 +87,7 @@ def main(argv=None):
     label = (rng.random(N_WINDOWS) < 0.25).astype(np.int64)
     settings = [(torch.device("cpu"), False), *([(torch.device("cpu"), True)] if cpu_has_bfloat16() else [])]
     if torch.cuda.is_available():
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        settings += [(torch.device("cuda"), False), (torch.device("cuda"), True)]
+        settings += [(torch.device(choose_torch_device("cuda", threads=None)), mixed) for mixed in (False, True)]
         accelerator = torch.cuda.get_device_name()
     else:
         accelerator = "no GPU"
@@ -99,7 +98,7 @@ def main(argv=None):
     rows = []
     for (name, device, mixed), values in seconds.items():
         median, augmentation = statistics.median(values), statistics.median(epochs[name, device, mixed].augmentation_s[1:])
-        precision = "bfloat16 mixed" if mixed else "float32, TF32 allowed" if device == "cuda" else "float32"
+        precision = "bfloat16 mixed" if mixed else "float32"
         rows.append([name, device.upper(), precision, f"{args.steps / median:.1f}",
                      f"{args.steps * args.batch_size / median:.0f}", f"{100 * augmentation / median:.0f} %"])
     header = ["network", "device", "precision", "steps per second", "windows per second", "drawing and augmentation"]

@@ -415,6 +415,23 @@ def test_cuda_without_a_device_is_one_sentence(monkeypatch):
     assert training.choose_device("auto").type == "cpu"
 
 
+def test_a_gpu_computes_in_float32_as_a_cpu_does(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert training.choose_device("cpu").type == "cpu" and torch.backends.cudnn.allow_tf32
+    assert training.choose_device("auto").type == "cuda" and not torch.backends.cudnn.allow_tf32
+
+
+def test_weights_of_a_copied_lstm_are_brought_into_one_piece(made, tmp_path, monkeypatch):
+    """Else cuDNN warns at every call; a CPU does not care, so the call itself is looked for."""
+    flattened, averages, flatten = [], [], torch.nn.LSTM.flatten_parameters
+    monkeypatch.setattr(torch.nn.LSTM, "flatten_parameters", lambda lstm: (flattened.append(lstm), flatten(lstm))[1])
+    monkeypatch.setattr(training, "update_average", lambda average, *_: averages.append(average))
+    train(made, tmp_path, "--epochs", "1", name="cnn_lstm")
+    assert averages[0].lstm in flattened
+
+
 @pytest.mark.parametrize("faster", [True, False])
 def test_a_cpu_trains_in_the_faster_precision(monkeypatch, faster):
     """Told by a stand-in for the clock; the random numbers of the scenes must not depend on it."""

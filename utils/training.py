@@ -18,7 +18,7 @@ from utils.augmentation import noisy_copies, random_scenes
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
                            read_spectrograms, read_windows)
-from utils.ensemble import NETWORK_INPUTS
+from utils.ensemble import NETWORK_INPUTS, choose_torch_device
 from utils.evaluation import clip_figures, highest_window, metrics_of, ranking_figures
 from utils.features import SIGNAL_SETTINGS
 from utils.figures import empty_figure, save_figure
@@ -54,11 +54,7 @@ def check_training_options(parser, args):
 
 def choose_device(wanted):
     """torch.device for "auto", "cpu" or "cuda"; says which and why."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ArtifactError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
-    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    device = torch.device(choose_torch_device(wanted, threads=None))
     named = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads"
     print(f"device: {named}, {precision_on(device)}")
     return device
@@ -279,7 +275,7 @@ def train_network(name, args):
     torch.manual_seed(args.seed)
     batches = BalancedBatches(data.windows, data.rows["train"], args.batch_size, np.random.default_rng(args.seed))
     network = build_network(name).to(device, memory_format=torch.channels_last)
-    average = copy.deepcopy(network)
+    average = copy.deepcopy(network).to(device)  # which brings the weights of a copied LSTM into one piece, as cuDNN wants them
     optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=args.epochs * args.steps, pct_start=0.15)
     pos_weight = torch.tensor(batches.pos_weight, device=device)
