@@ -103,7 +103,8 @@ def main(argv=None):
                      f"{args.steps * args.batch_size / median:.0f}", f"{100 * augmentation / median:.0f} %"])
     header = ["network", "device", "precision", "steps per second", "windows per second", "drawing and augmentation"]
     machine += f", {torch.get_num_threads()} CPU threads"
-    write_section("One training epoch", f"{command_given(__file__, argv)}\n\n{machine}, {accelerator}; {args.steps} steps "
+    title = "One training epoch" + (", with a GPU" if torch.cuda.is_available() else "")
+    write_section(title, f"{command_given(__file__, argv)}\n\n{machine}, {accelerator}; {args.steps} steps "
                   f"of {args.batch_size} windows on synthetic spectrograms; medians of {args.runs} alternating epochs.\n\n"
                   + markdown_table(header, rows))
     return 0
