@@ -199,7 +199,8 @@ def test_report_of_a_pipe(capfd, tmp_path, monkeypatch):
     ["--device", "tpu"], ["--on-event", "echo"], ["--file", "-", "--on-event", "no-such-program-here"],
     ["--file", "-", "--clips", "x"], ["--file", "-", "a.wav", "--jobs", "2"],
     ["--csv", "no/such/folder/x.csv", "--file", "a.wav"], ["--js", "--file", "a.wav"],
-    ["--file", "-", "--resume"], ["--live", "--resume"],
+    ["--file", "-", "--resume"], ["--live", "--resume"], ["--second-look", "0.3", "--threshold", "0.5"],
+    ["--second-look", "0.3", "--min-votes", "3"], ["--second-look", "0.4", "--no-contrast"], ["--second-look", "2"],
 ])
 def test_bad_options_give_2(capfd, words):
     with pytest.raises(SystemExit) as stop:

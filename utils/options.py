@@ -33,9 +33,9 @@ def build_parser(description, names):
         help=f"an open event goes on down to this probability (default {EXIT_SHARE} times the threshold)")
     add("--no-contrast", action="store_true",
         help="the vote alone decides, whether or not a window stands out from the half minute before it")
-    add("--second-look", type=float, default=DEFAULT_SETTINGS.second_look, metavar="P",
+    add("--second-look", type=float, metavar="P",
         help="a window that stands out fires from this probability on, when it is heard again with less of the background; "
-             "lower finds more screams in noise (default %(default)s)")
+             f"lower finds more screams in noise (default {DEFAULT_SETTINGS.second_look})")
     add("--min-duration", type=float, default=0.0, metavar="S", help="drop events shorter than this (default %(default)s)")
     add("--max-gap", type=float, default=DEFAULT_SETTINGS.max_gap, metavar="S",
         help="pauses up to this do not end an event (default %(default)s)")
@@ -128,6 +128,11 @@ def parse_arguments(parser, argv=None):
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if args.min_votes is not None and not 0 <= args.min_votes <= len(args.names):
         parser.error(f"--min-votes must lie between 0 and {len(args.names)}")
+    if args.second_look is None:
+        args.second_look = DEFAULT_SETTINGS.second_look
+    elif args.no_contrast or args.threshold is not None or args.min_votes is not None:
+        parser.error("--second-look is for windows that stand out from their background; with --threshold, --min-votes or "
+                     "--no-contrast nothing asks whether they do")
     if args.hop is not None and not 0.1 <= args.hop <= 2.9:
         parser.error("--hop must lie between 0.1 and 2.9 seconds")
     if args.csv and not os.path.isdir(os.path.dirname(os.path.abspath(args.csv))):
