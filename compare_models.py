@@ -74,7 +74,8 @@ def train_missing(args, tasks, fingerprint):
     def run(folder, options, stage):
         wanted = dict(options)
         if stage != "train_ml.py":
-            wanted["epochs"] = args.epochs or importlib.import_module(os.path.splitext(stage)[0]).EPOCHS
+            wanted |= importlib.import_module(os.path.splitext(stage)[0]).SETTINGS
+            wanted["epochs"] = args.epochs or wanted["epochs"]
         made = [name for name in MODEL_FILES if training_command(name) == f"python {stage}"]
         if all(is_trained(os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json"),
                           wanted | {"fingerprint": fingerprint}) for name in made):

@@ -13,12 +13,12 @@ import argparse
 from utils.artifacts import run_stage
 from utils.training import add_training_options, check_training_options, train_network
 
-EPOCHS = 10
+SETTINGS = {"epochs": 10, "scenes": "mild"}
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_training_options(parser, EPOCHS)
+    add_training_options(parser, **SETTINGS)
     args = parser.parse_args(argv)
     check_training_options(parser, args)
     return train_network("cnn", args)

@@ -1,6 +1,6 @@
 """Stage 2: train the CNN on mel-spectrograms.
 
-    python train_cnn_mel.py                  about 3 minutes on 2 CPU cores; CUDA is used when there is one
+    python train_cnn_mel.py                  about 8 minutes on 2 CPU cores; CUDA is used when there is one
     python train_cnn_mel.py --epochs 2 --steps 20    a quick look
 
 Reads audio_features.csv and the spectrograms in data/ (python extract_features.py makes them). Writes
@@ -13,12 +13,12 @@ import argparse
 from utils.artifacts import run_stage
 from utils.training import add_training_options, check_training_options, train_network
 
-EPOCHS = 10
+SETTINGS = {"epochs": 10, "scenes": "hard"}
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_training_options(parser, EPOCHS)
+    add_training_options(parser, **SETTINGS)
     args = parser.parse_args(argv)
     check_training_options(parser, args)
     return train_network("cnn_mel", args)

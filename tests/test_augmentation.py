@@ -199,6 +199,18 @@ def test_scenes_are_finite_of_the_same_shape_and_repeatable(kind):
     assert torch.equal(sound, before)  # the caller's batch is not changed
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_mild_scenes_leave_more_silence_around_a_sound(kind):
+    sound, background = torch.full((128, 128, 128), -100.0), noise_db(128, seed=1)
+    sound[:, 50:60] = -10.0
+    silent = []
+    for conditions in ("mild", "hard"):
+        torch.manual_seed(5)
+        scenes = aug.random_scenes(sound, background, kind, conditions)
+        silent.append(float((scenes.flatten(1).median(dim=1).values < -60).float().mean()))  # share of windows
+    assert 0.05 < silent[1] < 0.35 < silent[0] < 0.7
+
+
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 10.0])
 def test_background_is_added_at_the_requested_ratio(monkeypatch, drawn_as, snr_db):
     """With every other step left out, what a scene adds to a steady sound lies `snr_db` below it."""

@@ -155,18 +155,24 @@ def stages_run(monkeypatch, folder, options, fingerprint="f", words=()):
 def test_only_what_is_not_trained_yet_is_trained(tmp_path, monkeypatch):
     """Models of another fold, of other artifacts, or of other epochs are no models of this run."""
     from compare_models import STAGES
+    from train_cnn import SETTINGS as stft
+    from train_cnn_lstm import SETTINGS as lstm
+    from train_cnn_mel import SETTINGS as mel
 
+    settings = {"cnn": stft, "cnn_mel": mel, "cnn_lstm": lstm}
     wanted = {"folds": 5, "fold": 1}
     scripts, words = stages_run(monkeypatch, tmp_path, wanted)
     assert scripts == list(STAGES) and words[-6:] == ["--folds", "5", "--fold", "1", "--jobs", "1"]
     for name, file in MODEL_FILES.items():
-        made = report(options=wanted | {"epochs": 10 if name != "cnn_lstm" else 12})
+        made = report(options=wanted | settings.get(name, {}))
         (tmp_path / file).with_suffix(".json").write_text(json.dumps(made))
     assert stages_run(monkeypatch, tmp_path, wanted)[0] == []
     assert stages_run(monkeypatch, tmp_path, {"folds": 5, "fold": 2})[0] == list(STAGES)
     assert stages_run(monkeypatch, tmp_path, {"sources": ["esc10"], "seed": 0})[0] == list(STAGES)
     assert stages_run(monkeypatch, tmp_path, wanted, "g")[0] == list(STAGES)
     assert stages_run(monkeypatch, tmp_path, wanted, words=["--epochs", "1"])[0] == list(STAGES[1:])
+    (tmp_path / "cnn_model.json").write_text(json.dumps(report(options=wanted | stft | {"scenes": "none"})))
+    assert stages_run(monkeypatch, tmp_path, wanted)[0] == ["train_cnn.py"]
     (tmp_path / "cnn_model.json").write_text("{")
     assert stages_run(monkeypatch, tmp_path, wanted)[0] == ["train_cnn.py"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from utils.ensemble import NETWORK_INPUTS
-from utils.networks import NETWORKS, InputNormalisation, build_network
+from utils.networks import NETWORKS, InputNormalisation, ResidualBlock, build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MAX_PARAMETERS, MAX_BYTES = 1_000_000, 4_000_000
@@ -39,6 +39,22 @@ def test_one_logit_per_window(name):
         assert logits.shape == (n,) and torch.isfinite(logits).all()
     with torch.no_grad():
         assert network.embed(random_spectrograms(2)).shape == (2, network.embedding_size)
+
+
+def test_residual_block_adds_to_what_came_in():
+    torch.manual_seed(0)
+    block, maps = ResidualBlock(4).eval(), torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        added = block.second(block.first(maps))
+        assert added.abs().max() > 0.1
+        assert torch.equal(block(maps), (maps + added).clamp(min=0))
+        block.second[1].weight.zero_()  # nothing is added
+        assert torch.equal(block(maps), maps.clamp(min=0))
+
+
+def test_only_the_network_on_mel_has_residual_blocks():
+    blocks = {name: sum(isinstance(module, ResidualBlock) for module in build_network(name).modules()) for name in NETWORKS}
+    assert blocks == {"cnn": 0, "cnn_mel": 4, "cnn_lstm": 0}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

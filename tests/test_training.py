@@ -37,7 +37,7 @@ def made(tmp_path_factory):
 
 def arguments(made, models, *options):
     parser = argparse.ArgumentParser()
-    training.add_training_options(parser, 4)
+    training.add_training_options(parser, epochs=4, scenes="hard")
     short = ["--steps", "2", "--batch-size", "8", "--device", "cpu", "--threads", "1"]
     args = parser.parse_args([*locations(made, models), *short, *options])
     training.check_training_options(parser, args)
@@ -157,7 +157,7 @@ def test_all_data_trains_as_long_as_the_evaluated_model(made, tmp_path, monkeypa
     assert after["training"]["epochs"] == before["training"]["best_epoch"] == 2 and after["training"]["all_data"]
     assert after["calibration"] == before["calibration"] and after["metrics"] == before["metrics"]
     assert equal(saved, averages[-1])
-    for options in (["--seed", "5"], ["--epochs", "7"]):  # another model's operating point and figures
+    for options in (["--seed", "5"], ["--epochs", "7"], ["--scenes", "mild"]):  # another model's operating point and figures
         with pytest.raises(ArtifactError, match=rf"cnn_model.json is of a model with other settings \({options[0][2:]}\)"):
             train(made, tmp_path, "--all-data", *options)
     assert report_of(tmp_path) == after
@@ -219,7 +219,7 @@ def test_full_disk_at_the_end_leaves_the_previous_model_and_its_papers(made, tmp
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name in before} == before
 
 
-@pytest.mark.parametrize("change", [["--seed", "1"], ["--folds", "3", "--fold", "1"]])
+@pytest.mark.parametrize("change", [["--seed", "1"], ["--folds", "3", "--fold", "1"], ["--scenes", "mild"]])
 def test_checkpoint_of_other_settings_is_not_continued(made, tmp_path, monkeypatch, capsys, change):
     fresh = train(made, tmp_path / "fresh", *change)
     again = interrupt_in_epoch(monkeypatch, 3)
@@ -309,6 +309,13 @@ def test_rare_classes_are_drawn_more_often_than_their_share():
     weights = BalancedBatches.square_root_weights(names)
     assert weights.sum() == pytest.approx(1)
     assert weights[900:].sum() == pytest.approx(10 / (30 + 10))  # sqrt(100) to sqrt(900)
+
+
+def test_scenes_are_made_in_the_conditions_asked_for(made, tmp_path, monkeypatch):
+    asked = set()
+    monkeypatch.setattr(training, "random_scenes", lambda batch, backgrounds, kind, conditions: asked.add(conditions) or batch)
+    train(made, tmp_path, "--epochs", "1", "--scenes", "mild")
+    assert asked == {"mild"}
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -12,6 +12,14 @@ import torchaudio.functional
 from utils.features import AMIN, N_BANDS, hz_to_mel, mel_edges
 from utils.signal_settings import HOP, SAMPLE_RATE
 
+# In what share of the windows each change is made, and by how many dB the other sound and the noise lie below. Networks that
+# learned from hard scenes hear better in noise, from mild ones better without.
+CONDITIONS = {
+    "hard": {"speed": 0.75, "reverberation": 0.3, "equaliser": 0.6, "equaliser_db": 5.0, "part": 0.6, "background": 0.85,
+             "background_db": (-8.0, 15.0), "noise": 0.4, "noise_db": (0.0, 40.0), "band_limit": 0.3, "low_level": 0.2},
+    "mild": {"speed": 0.6, "reverberation": 0.15, "equaliser": 0.5, "equaliser_db": 4.0, "part": 0.3, "background": 0.5,
+             "background_db": (5.0, 30.0), "noise": 0.2, "noise_db": (10.0, 40.0), "band_limit": 0.2, "low_level": 0.1},
+}
 NODES_HZ = torch.tensor([0.0, 100, 200, 400, 800, 1600, 3200, 6400, SAMPLE_RATE / 2])  # of the random equaliser
 
 
@@ -149,25 +157,25 @@ def noisy_copies(decibels, backgrounds, low_db=0.0, high_db=20.0):
     return to_decibels(noisy * (loudest_frame(power) / loudest_frame(noisy)))
 
 
-def random_scenes(decibels, backgrounds, kind):
+def random_scenes(decibels, backgrounds, kind, conditions="hard"):
     """Random recording conditions for a batch of windows.
 
-    decibels: [n, 128, 128]; backgrounds: [n, 128, 128] of windows without a scream; kind: "stft" or "mel".
-    Returns [n, 128, 128] in dB. A scream stays a scream: its background is at most 8 dB louder.
+    decibels: [n, 128, 128]; backgrounds: [n, 128, 128] of windows without a scream; kind: "stft" or "mel"; conditions: one
+    of CONDITIONS. Returns [n, 128, 128] in dB. A scream stays a scream: its background is at most 8 dB louder.
     """
-    n = len(decibels)
+    n, given = len(decibels), CONDITIONS[conditions]
     power, background = to_power(decibels), shift_in_time(to_power(backgrounds))
     original_peak = loudest_frame(power)
-    power = shift_in_time(apply_to_some(power, 0.75, lambda some, _: change_speed(some, kind)))
-    power = apply_to_some(power, 0.3, lambda some, _: reverberate(some))
-    power = apply_to_some(power, 0.6, lambda some, _: equalise(some, kind, spread_db=5.0))
-    power = apply_to_some(power, 0.6, lambda some, _: keep_part(some))
-    level, snr_db = active_power(power).clamp(min=1e-9), uniform(n, -8.0, 15.0, power)
-    power = apply_to_some(power, 0.85, lambda some, i: add_background(some, background[i], snr_db[i]))
-    power = apply_to_some(
-        power, 0.4, lambda some, i: some + coloured_noise(some) * level[i] * to_power(-uniform(len(i), 0.0, 40.0, some)))
-    power = apply_to_some(power, 0.3, lambda some, _: limit_band(some, kind))
+    power = shift_in_time(apply_to_some(power, given["speed"], lambda some, _: change_speed(some, kind)))
+    power = apply_to_some(power, given["reverberation"], lambda some, _: reverberate(some))
+    power = apply_to_some(power, given["equaliser"], lambda some, _: equalise(some, kind, given["equaliser_db"]))
+    power = apply_to_some(power, given["part"], lambda some, _: keep_part(some))
+    level, snr_db = active_power(power).clamp(min=1e-9), uniform(n, *given["background_db"], power)
+    power = apply_to_some(power, given["background"], lambda some, i: add_background(some, background[i], snr_db[i]))
+    power = apply_to_some(power, given["noise"], lambda some, i:
+                          some + coloured_noise(some) * level[i] * to_power(-uniform(len(i), *given["noise_db"], some)))
+    power = apply_to_some(power, given["band_limit"], lambda some, _: limit_band(some, kind))
     # prediction normalises the peak of each window, so a scene comes back to the level it started from, more or less
     power = power * (original_peak / loudest_frame(power)) * to_power(uniform(n, -6.0, 3.0, power))
-    power = apply_to_some(power, 0.2, lambda some, i: some * to_power(uniform(len(i), -30.0, 0.0, some)))
+    power = apply_to_some(power, given["low_level"], lambda some, i: some * to_power(uniform(len(i), -30.0, 0.0, some)))
     return mask_spectrogram(to_decibels(power))

@@ -13,6 +13,18 @@ def convolution(n_in, n_out, stride=1, kernel=3):
         nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
 
 
+class ResidualBlock(nn.Module):
+    """Two convolutions whose result is added to what came in (He et al. 2016): [n, channels, h, w] -> the same."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.first = convolution(channels, channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, maps):
+        return torch.relu(maps + self.second(self.first(maps)))
+
+
 class InputNormalisation(nn.Module):
     """dB [n, 128, 128] -> about [-2, 2], as an image with a second channel that says where on the frequency axis it is.
 
@@ -37,18 +49,18 @@ class TimePooling(nn.Module):
 
 
 class CNN(nn.Module):
-    """Plain convolutional network; used on the STFT spectrogram and on the mel-spectrogram."""
+    """Plain convolutional network; used on the STFT spectrogram."""
 
-    def __init__(self, channels=(24, 48, 64, 96, 128), dropout=0.3):
+    def __init__(self, channels=(24, 48, 64, 96, 128), dropout=0.3, block=nn.Identity):
         super().__init__()
         a, b, c, d, e = channels
         self.normalise = InputNormalisation()
         self.convolutions = nn.Sequential(
             convolution(2, a, stride=2, kernel=5),  # [n, 24, 64, 64]
-            convolution(a, b, stride=2),  # [n, 48, 32, 32]
-            convolution(b, c, stride=2),  # [n, 64, 16, 16]
-            convolution(c, d),  # [n, 96, 16, 16]
-            convolution(d, e, stride=2),  # [n, 128, 8, 8]
+            convolution(a, b, stride=2), block(b),  # [n, 48, 32, 32]
+            convolution(b, c, stride=2), block(c),  # [n, 64, 16, 16]
+            convolution(c, d), block(d),  # [n, 96, 16, 16]
+            convolution(d, e, stride=2), block(e),  # [n, 128, 8, 8]
         )
         self.pool = TimePooling()  # [n, 256]
         self.dropout = nn.Dropout(dropout)
@@ -61,6 +73,13 @@ class CNN(nn.Module):
 
     def forward(self, spectrogram):
         return self.output(self.dropout(self.embed(spectrogram)))[:, 0]
+
+
+class ResidualCNN(CNN):
+    """The CNN with a residual block after each convolution but the first; used on the mel-spectrogram."""
+
+    def __init__(self):
+        super().__init__(block=ResidualBlock)
 
 
 class CNNLSTM(nn.Module):
@@ -92,7 +111,7 @@ class CNNLSTM(nn.Module):
         return self.output(self.dropout(self.embed(spectrogram)))[:, 0]
 
 
-NETWORKS = {"cnn": CNN, "cnn_mel": CNN, "cnn_lstm": CNNLSTM}  # which spectrogram each reads: utils.ensemble.NETWORK_INPUTS
+NETWORKS = {"cnn": CNN, "cnn_mel": ResidualCNN, "cnn_lstm": CNNLSTM}  # which spectrogram each reads: ensemble.NETWORK_INPUTS
 
 
 def build_network(name):

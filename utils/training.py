@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from utils.artifacts import ArtifactError, atomic_path, check_evaluated, library_versions, read_json, sha256_of, write_json
-from utils.augmentation import noisy_copies, random_scenes
+from utils.augmentation import CONDITIONS, noisy_copies, random_scenes
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
                            read_spectrograms, read_windows)
@@ -33,10 +33,12 @@ LEAST_WEIGHT = 0.02  # of a negative in the loss, before the weights are scaled 
 AVERAGING = 0.995  # of the exponential moving average of the weights, per step
 
 
-def add_training_options(parser, epochs):
-    """The options that the three networks share."""
+def add_training_options(parser, epochs, scenes):
+    """The options that the three networks share, with the defaults of one of them."""
     add_split_options(parser)
     parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--scenes", choices=CONDITIONS, default=scenes,
+                        help="how noisy the scenes are that are made from the clips (default %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="batches per epoch (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--patience", type=int, default=10, help="stop after so many epochs without a better validation figure")
@@ -267,7 +269,7 @@ def train_network(name, args):
     checkpoint_path = os.path.join(args.models, f".{name}_checkpoint.pth")
     evaluated = read_json(json_path, f"train_{name}.py without --all-data") if args.all_data else None
     if evaluated:
-        same = ("seed", "sources", "folds", "epochs", "steps", "batch_size")
+        same = ("seed", "sources", "folds", "epochs", "scenes", "steps", "batch_size")
         check_evaluated(json_path, evaluated, {key: getattr(args, key) for key in same} | {"fingerprint": data.fingerprint})
     epochs = evaluated["training"]["best_epoch"] if args.all_data else args.epochs
 
@@ -298,7 +300,7 @@ def train_network(name, args):
             batch = np.concatenate([data.spectrograms[drawn], data.spectrograms[backgrounds]])
             batch = torch.from_numpy(batch).to(device).float()  # [2 * batch, 128, 128]
             label = torch.from_numpy(data.windows.label[drawn]).to(device, torch.float32)
-            scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], kind)  # [batch, 128, 128]
+            scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], kind, args.scenes)  # [batch, 128, 128]
             with mixed_precision(device):
                 logits = network(scenes)
             loss = training_loss(logits.float(), label, pos_weight)
