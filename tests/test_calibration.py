@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.calibration import fit_calibration, probability_of
+from utils.calibration import fit_calibration, log_odds, probability_of
 
 
 def labels_and_scores(n_others=1000, n_screams=200, seed=0, distance=3.0):
@@ -88,3 +88,9 @@ def test_constant_scores_are_no_scream():
 def test_one_label_alone_is_refused(label):
     with pytest.raises(ValueError, match="with and without a scream"):
         fit_calibration(np.full(200, label), np.arange(200.0))
+
+
+def test_log_odds_are_finite_and_bounded():
+    np.testing.assert_allclose(log_odds(np.array([0.5, 0.9, 0.1])), [0, np.log(9), -np.log(9)])
+    assert np.isfinite(log_odds(np.array([0.0, 1.0]))).all()
+    np.testing.assert_allclose(log_odds(np.array([0.0, 0.01, 1.0]), 0.02), [-np.log(49), -np.log(49), np.log(49)])

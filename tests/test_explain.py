@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW, clean_window
 from utils.ensemble import Ensemble
-from utils.explain import (MOST_PICTURES, draw_explanation, explain_recording, explain_window, log_odds, occluded,
+from utils.explain import (MOST_PICTURES, draw_explanation, explain_recording, explain_window, occluded,
                            patch_corners, spread_over_patches, strongest_windows)
 from utils.features import FEATURE_NAMES, describe_window
 
@@ -120,11 +120,6 @@ def test_occlusion_only_makes_quieter_and_only_in_its_patch():
     copy[8:24, 40:56] = spectrogram[8:24, 40:56]
     np.testing.assert_array_equal(copy, spectrogram)
     np.testing.assert_allclose(spread_over_patches(np.full(225, 2.0), corners), 2.0)
-
-
-def test_log_odds():
-    np.testing.assert_allclose(log_odds(np.array([0.5, 0.9, 0.1])), [0, np.log(9), -np.log(9)])
-    assert np.isfinite(log_odds(np.array([0.0, 1.0]))).all()
 
 
 @pytest.fixture

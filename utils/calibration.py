@@ -31,6 +31,12 @@ def fit_calibration(label, score):
     return {"threshold": threshold, "slope": float(slopes[int(np.argmin(losses))])}
 
 
+def log_odds(probability, bound=1e-13):
+    """Probabilities (0-1) to log-odds; those below `bound` count as that, those above 1 - `bound`, too: all are finite."""
+    bounded = np.clip(probability, bound, 1 - bound)
+    return np.log(bounded / (1 - bounded))
+
+
 def probability_of(score, calibration):
     """Raw scores [n] -> probabilities [n]; 0.5 at the operating point."""
     return 1 / (1 + np.exp(-np.clip(calibration["slope"] * (np.asarray(score, float) - calibration["threshold"]), -30, 30)))

@@ -10,7 +10,7 @@ from importlib import metadata
 import numpy as np
 
 from utils.artifacts import ArtifactError, is_listed, read_json
-from utils.calibration import probability_of
+from utils.calibration import log_odds, probability_of
 from utils.features import SIGNAL_SETTINGS, describe_windows
 
 # model name -> file in models/ and the stage that makes it
@@ -50,8 +50,7 @@ def classical_score(pipeline, features):
         return pipeline.decision_function(features)
     is_pipeline = hasattr(pipeline, "steps")  # as train_ml.py writes it
     share = forest_share(pipeline, features) if is_pipeline else pipeline.predict_proba(features)[:, 1]
-    share = np.clip(share, 0.002, 0.998)
-    return np.log(share / (1 - share))
+    return log_odds(share, 0.002)
 
 
 def read_verified(models_dir, name):
@@ -238,10 +237,10 @@ def combine(probabilities):
     which a model that is sure counts no more than one that is not. No single model counts for more than odds of 1:1000.
     The verdict is the majority; a tie is decided by that probability.
     """
-    bounded = np.clip(np.asarray(probabilities, float), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-    pooled = 1 / (1 + np.exp(-np.log(bounded / (1 - bounded)).mean(axis=1)))
-    votes = (np.asarray(probabilities) >= 0.5).sum(axis=1)
-    others = bounded.shape[1] - votes
+    probabilities = np.asarray(probabilities, float)
+    pooled = 1 / (1 + np.exp(-log_odds(probabilities, LEAST_PROBABILITY).mean(axis=1)))
+    votes = (probabilities >= 0.5).sum(axis=1)
+    others = probabilities.shape[1] - votes
     return pooled, votes, (votes > others) | ((votes == others) & (pooled >= 0.5))
 
 

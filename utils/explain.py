@@ -11,6 +11,7 @@ import numpy as np
 
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, printable, read_blocks
+from utils.calibration import log_odds
 from utils.ensemble import CLASSICAL_FILES, NETWORK_FILES, NETWORK_INPUTS
 from utils.event_files import clip_name
 from utils.features import FEATURE_NAMES, N_BANDS, describe_windows
@@ -22,11 +23,6 @@ BATCH = 32
 SHOWN_FEATURES = 12
 MOST_PICTURES = 10  # per recording: its strongest events
 FOR, AGAINST = "#d62728", "#1f77b4"
-
-
-def log_odds(probability):
-    probability = np.clip(probability, 1e-13, 1 - 1e-13)
-    return np.log(probability / (1 - probability))
 
 
 def typical_features(classical):
