@@ -24,6 +24,7 @@ from utils.event_files import safe_name
 from utils.features import FEATURE_NAMES, N_MFCC
 from utils.figures import save_figure
 from utils.inputs import EXAMPLES, find_inputs
+from utils.options import add_trust_option
 
 SHORTEST_S = 0.01  # of sound that makes a picture
 LABELS = ("non_scream", "scream")
@@ -39,6 +40,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--duration", type=float, default=600.0, help="seconds to draw at most (default %(default)s)")
     parser.add_argument("--models", default=os.path.join(REPOSITORY, "models"), metavar="DIR",
                         help="folder of the trained models")
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     if args.dataset and args.file:
         parser.error("give either --file or --dataset")
@@ -89,7 +91,7 @@ def analyse_recordings(args):
     else:
         inputs = find_inputs([os.path.relpath(os.path.join(REPOSITORY, EXAMPLES))])
     try:
-        ensemble = load_ensemble(args.models, device="cpu")
+        ensemble = load_ensemble(args.models, device="cpu", trust_unlisted=args.trust_models)
         for sentence in ensemble.missing.values():
             print(f"without this model's vote: {sentence}", file=sys.stderr)
     except ArtifactError:

@@ -22,6 +22,7 @@ from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, 
                               plot_transfer, refuse_seen_clips, score_rows, time_models)
 from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
+from utils.options import add_trust_option
 from utils.tables import markdown_table, write_csv, write_text
 
 # whole collections on one side only; petz and animalia came later and take part in neither side
@@ -46,6 +47,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--epochs", type=int, help="with either: epochs of the networks (default: as the stage scripts)")
     parser.add_argument("--jobs", type=int, default=1,
                         help="with either: stage scripts that train at the same time (default %(default)s)")
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     if args.cross_validate is not None and args.cross_validate < 3:
         parser.error("--cross-validate needs at least 3 parts")
@@ -99,16 +101,16 @@ def train_missing(args, tasks, fingerprint):
         delayed(run)(folder, options, stage) for stage in STAGES for folder, options in tasks.items())
 
 
-def load_all_models(folder):
+def load_all_models(folder, trust):
     """The ensemble in a folder that --transfer or --cross-validate trained; ArtifactError if one of the six is missing."""
-    ensemble = load_ensemble(folder)
+    ensemble = load_ensemble(folder, trust_unlisted=trust)
     if ensemble.missing:
         raise ArtifactError(f"the vote of the report needs all six models: {'; '.join(ensemble.missing.values())}")
     return ensemble
 
 
 def compare_test_split(args, windows, manifest):
-    ensemble = load_ensemble(args.models)
+    ensemble = load_ensemble(args.models, trust_unlisted=args.trust_models)
     for why in ensemble.missing.values():
         print(f"left out: {why}", file=sys.stderr)
     refuse_seen_clips(args.models, ensemble.reports, manifest["fingerprint"])
@@ -145,7 +147,7 @@ def transfer(args, windows, manifest):
         rows = np.flatnonzero(np.isin(windows.source, SIDES[test]))
         runs, confused = [], None
         for seed in range(args.seeds):
-            ensemble = load_all_models(folder_of[train, seed])
+            ensemble = load_all_models(folder_of[train, seed], args.trust_models)
             probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
             label, scores = clip_scores(windows, rows, ensemble, probabilities)
             runs.append(figures_of(label, scores))
@@ -176,7 +178,7 @@ def cross_validate(args, windows, manifest):
     per_fold, labels, pooled = [], [], {}
     for fold, folder in enumerate(folders):
         rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold, seed=0) == "test")
-        ensemble = load_all_models(folder)
+        ensemble = load_all_models(folder, args.trust_models)
         label, scores = clip_scores(windows, rows, ensemble, score_rows(ensemble, windows, args.data, manifest, rows))
         per_fold.append(figures_of(label, scores)[VOTE])
         labels.append(label)

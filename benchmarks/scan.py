@@ -32,6 +32,7 @@ from utils.calibration import probability_of  # noqa: E402
 from utils.ensemble import classical_score, load_ensemble  # noqa: E402
 from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of  # noqa: E402
 from utils.features import describe_windows  # noqa: E402
+from utils.options import add_trust_option  # noqa: E402
 from utils.scan import BATCH, RecentSamples, second_look  # noqa: E402
 from utils.tables import markdown_table  # noqa: E402
 
@@ -44,7 +45,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--audio", nargs="+", metavar="FILE", help="recordings to loop (default: synthesised sounds)")
     parser.add_argument("--hours", type=float, default=1.0, help="length of the recording (default %(default)s)")
     parser.add_argument("--models", default=str(REPOSITORY / "models"), metavar="DIR", help="default: models, beside the scripts")
-    parser.add_argument("--trust-models", action="store_true", help="as in main.py")
+    add_trust_option(parser)
     parser.add_argument("--runs", type=int, default=7, help="runs of everything, in turn (default %(default)s)")
     return parser.parse_args(argv)
 

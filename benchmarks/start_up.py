@@ -20,6 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import alternate, command_given, describe_machine, write_section
 from utils.ensemble import FRONT_END
+from utils.options import add_trust_option
 from utils.tables import markdown_table
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ BARE = "import torch, sklearn.svm"
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=str(REPOSITORY / "models"), metavar="DIR", help="default: models, beside the scripts")
-    parser.add_argument("--trust-models", action="store_true", help="as in main.py")
+    add_trust_option(parser)
     parser.add_argument("--runs", type=int, default=7, help="alternating runs (default %(default)s)")
     parser.add_argument("--imports", action="store_true", help="print what main.py imports and the bare import does not")
     return parser.parse_args(argv)

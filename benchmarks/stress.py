@@ -27,6 +27,7 @@ from utils.comparison import refuse_seen_clips
 from utils.dataset import FEATURES_CSV, audio_files, read_manifest, read_windows
 from utils.ensemble import load_ensemble
 from utils.figures import empty_figure, save_figure
+from utils.options import add_trust_option
 from utils.scan import scan
 from utils.signal_settings import SAMPLE_RATE
 from utils.tables import markdown_table, write_text
@@ -148,8 +149,9 @@ def main(argv=None):
     parser.add_argument("--others", type=int, default=150, help="how many clips without a scream (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)), metavar="DIR")
+    add_trust_option(parser)
     args = parser.parse_args(argv)
-    ensemble = load_ensemble(args.models, threads=2)
+    ensemble = load_ensemble(args.models, threads=2, trust_unlisted=args.trust_models)
     manifest = read_manifest(args.data)
     refuse_seen_clips(args.models, ensemble.reports, manifest["fingerprint"])
     paths, backgrounds = audio_files(args.ambience), BACKGROUNDS[args.split]

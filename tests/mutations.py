@@ -42,7 +42,7 @@ BREAKS = [  # module, line, what it becomes
     ("events", "BACKGROUND_LOOKS = 3", "BACKGROUND_LOOKS = 4"),
     ("events", "key=lambda window: -window[1])", "key=lambda window: window[1])"),
     ("events", "and all(abs(start - other) >= SAME_SOUND_S for other in highest)", ""),
-    ("events", "max(look_again(", "min(look_again("),
+    ("events", "log_odds_of(max(look_again(", "log_odds_of(min(look_again("),
     ("events", "probability <= max(earlier for", "probability < max(earlier for"),
     ("events", "probability <= max(earlier for", "probability <= min(earlier for"),
     ("events", "if probability == 0:", "if False:"),

@@ -189,10 +189,14 @@ def test_stage_that_fails_names_its_log(tmp_path, monkeypatch):
 def test_cross_validation_takes_models_of_its_own_folds_and_all_six(tmp_path, monkeypatch):
     import compare_models
 
-    asked = {}
+    asked, trusted = {}, []
     monkeypatch.setattr(compare_models, "train_missing", lambda args, tasks, fingerprint: asked.update(tasks))
-    monkeypatch.setattr(compare_models, "load_ensemble", lambda folder: types.SimpleNamespace(missing={"svm": "no svm"}))
+    monkeypatch.setattr(compare_models, "load_ensemble", lambda folder, trust_unlisted: (
+        trusted.append(trust_unlisted) or types.SimpleNamespace(missing={"svm": "no svm"})))
     windows = read_windows(write_artifacts(tmp_path) / "audio_features.csv")
-    with pytest.raises(ArtifactError, match="needs all six models: no svm"):
-        compare_models.cross_validate(compare_models.parse_arguments(["--cross-validate", "3"]), windows, {"fingerprint": "f"})
+    for words in ([], ["--trust-models"]):
+        args = compare_models.parse_arguments(["--cross-validate", "3", *words])
+        with pytest.raises(ArtifactError, match="needs all six models: no svm"):
+            compare_models.cross_validate(args, windows, {"fingerprint": "f"})
+    assert trusted == [False, True]
     assert list(asked.values()) == [{"folds": 3, "fold": fold, "seed": 0} for fold in range(3)]  # a seed deals the folds

@@ -4,8 +4,6 @@ import collections
 import math
 from dataclasses import dataclass
 
-from utils.calibration import log_odds
-
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
 STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from its background
@@ -72,6 +70,11 @@ def background_of(start_s):
     return start_s - BACKGROUND_S - SAME_SOUND_S, start_s - SAME_SOUND_S
 
 
+def log_odds_of(probability):  # not utils.calibration's: the options import this file, and --help should not wait for numpy
+    bounded = min(max(probability, 1e-3), 1 - 1e-3)
+    return math.log(bounded / (1 - bounded))
+
+
 class Background:
     """What the vote's probability has been in the last seconds, and which windows stand out from it.
 
@@ -113,8 +116,7 @@ class Background:
         for start, _ in sorted(before, key=lambda window: -window[1]):
             if len(highest) < BACKGROUND_LOOKS and all(abs(start - other) >= SAME_SOUND_S for other in highest):
                 highest.append(start)
-        background = max(look_again(highest))
-        return bool(log_odds(heard_again, 1e-3) - log_odds(background, 1e-3) >= ABOVE_BACKGROUND)
+        return log_odds_of(heard_again) - log_odds_of(max(look_again(highest))) >= ABOVE_BACKGROUND
 
 
 class EventDetector:

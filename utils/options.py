@@ -14,6 +14,12 @@ from utils.events import DEFAULT_SETTINGS, EXIT_SHARE, EventSettings
 MARK = "\0"  # stands before a file name with a leading dash while argparse works; no real argument can hold it
 
 
+def add_trust_option(parser):
+    """--trust-models, for every script that loads classical models."""
+    parser.add_argument("--trust-models", action="store_true", help="also load classical models that neither came with this "
+                        "project nor were trained here; a pickle from somebody else can run anything")
+
+
 def build_parser(description, names):
     """Options of a detector with the models `names`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -67,8 +73,7 @@ def build_parser(description, names):
     add_backend_options(group)
     add("--models", default=os.path.relpath(os.path.join(REPOSITORY, "models")), metavar="DIR",
         help="folder of the trained models (default: models, beside the scripts)")
-    add("--trust-models", action="store_true", help="also load classical models that neither came with this project nor "
-        "were trained here; a pickle from somebody else can run anything")
+    add_trust_option(group)
     parser.set_defaults(names=tuple(names))
     return parser
 
