@@ -103,7 +103,8 @@ def train_missing(args, tasks, fingerprint):
 
 def load_all_models(folder, trust):
     """The ensemble in a folder that --transfer or --cross-validate trained; ArtifactError if one of the six is missing."""
-    ensemble = load_ensemble(folder, trust_unlisted=trust)
+    # one thread: on a busy machine several wait for each other, ten times as long in all
+    ensemble = load_ensemble(folder, threads=1, trust_unlisted=trust)
     if ensemble.missing:
         raise ArtifactError(f"the vote of the report needs all six models: {'; '.join(ensemble.missing.values())}")
     return ensemble

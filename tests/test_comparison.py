@@ -191,7 +191,7 @@ def test_cross_validation_takes_models_of_its_own_folds_and_all_six(tmp_path, mo
 
     asked, trusted = {}, []
     monkeypatch.setattr(compare_models, "train_missing", lambda args, tasks, fingerprint: asked.update(tasks))
-    monkeypatch.setattr(compare_models, "load_ensemble", lambda folder, trust_unlisted: (
+    monkeypatch.setattr(compare_models, "load_ensemble", lambda folder, threads, trust_unlisted: (
         trusted.append(trust_unlisted) or types.SimpleNamespace(missing={"svm": "no svm"})))
     windows = read_windows(write_artifacts(tmp_path) / "audio_features.csv")
     for words in ([], ["--trust-models"]):
