@@ -6,7 +6,7 @@
 
 The first takes seconds. The other two train through the stage scripts, in checkpoints/, and continue where they were
 interrupted; models there of other artifacts or options are trained again. On 2 CPU cores with --jobs 2, three seeds of
---transfer take about 30 minutes, 5-fold cross-validation 20.
+--transfer take about 75 minutes, 5-fold cross-validation 60.
 """
 
 import argparse
