@@ -52,6 +52,7 @@ class CNN(nn.Module):
     """Plain convolutional network; used on the STFT spectrogram."""
 
     def __init__(self, channels=(24, 48, 64, 96, 128), dropout=0.3, block=nn.Identity):
+        """block: the module that follows each convolution but the first, made from the number of channels."""
         super().__init__()
         a, b, c, d, e = channels
         self.normalise = InputNormalisation()
