@@ -26,6 +26,7 @@ from utils.calibration import probability_of
 from utils.dataset import audio_files
 from utils.ensemble import NETWORK_INPUTS, classical_score, combine, load_ensemble
 from utils.features import BAND_BINS, N_BANDS, decibels
+from utils.options import add_trust_option
 from utils.signal_settings import SAMPLE_RATE
 from utils.tables import markdown_table
 
@@ -54,10 +55,11 @@ def plain_probabilities(window, ensemble):
     return np.array([float(probability_of(score, ensemble.calibrations[name])) for name, score in zip(ensemble.names, scores)])
 
 
-def both_ways(paths, models):
+def both_ways(paths, models, trust):
     """(path, window number, probabilities [6] the fast way, [6] the plain way) of every window of these files."""
     torch.set_num_threads(1)
-    fast, plain, rows = load_ensemble(models, device="cpu"), load_ensemble(models, device="cpu", onnx=False), []
+    fast, plain = (load_ensemble(models, device="cpu", trust_unlisted=trust, onnx=onnx) for onnx in (True, False))
+    rows = []
     for network in plain.networks.values():
         network.to(memory_format=torch.contiguous_format)
     for path in paths:
@@ -77,12 +79,14 @@ def main(argv=None):
     parser.add_argument("--clips", type=int, help="only this many of them, evenly spread")
     parser.add_argument("--models", default="models", metavar="DIR")
     parser.add_argument("--jobs", type=int, default=2)
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     paths = audio_files(args.audio)
     if args.clips:
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, args.clips).astype(int)]
     batches = [paths[first : first + 20] for first in range(0, len(paths), 20)]
-    made = Parallel(args.jobs, return_as="generator")(delayed(both_ways)(batch, args.models) for batch in batches)
+    made = Parallel(args.jobs, return_as="generator")(
+        delayed(both_ways)(batch, args.models, args.trust_models) for batch in batches)
     rows = [row for batch in tqdm(made, total=len(batches), disable=None) for row in batch]
     fast, plain = (np.stack([row[column] for row in rows]) for column in (2, 3))
     verdicts = [combine(probabilities)[2] for probabilities in (fast, plain)]
