@@ -3,12 +3,12 @@
     python benchmarks/training_epoch.py                         the CPU, and the GPU when there is one
     python benchmarks/training_epoch.py --steps 2 --runs 1      a glance
 
-An epoch is what utils.training does between two validations: draw, make scenes, mix up, forward, backward, step,
+An epoch is what utils.training does between two validations: draw, make the scenes of that stage, forward, backward, step,
 average. On a GPU it is measured with and without mixed precision; on a CPU bfloat16 counts where the processor has it.
 """
 
 import argparse
-import copy
+import importlib
 import pathlib
 import statistics
 import sys
@@ -25,7 +25,7 @@ from utils.augmentation import random_scenes
 from utils.ensemble import NETWORK_INPUTS, choose_torch_device
 from utils.networks import NETWORKS, build_network
 from utils.tables import markdown_table
-from utils.training import AVERAGING, LEARNING_RATE, WEIGHT_DECAY, cpu_has_bfloat16, update_average
+from utils.training import AVERAGING, LEARNING_RATE, WEIGHT_DECAY, averaged_copy, cpu_has_bfloat16, update_average
 
 N_WINDOWS = 512  # spectrograms to draw from
 
@@ -44,9 +44,10 @@ class Epoch:
 
     def __init__(self, name, device, mixed, args, spectrograms, label):
         self.kind, self.device, self.mixed, self.args = NETWORK_INPUTS[name], device, mixed, args
+        self.conditions = importlib.import_module(f"train_{name}").SETTINGS["scenes"]
         self.spectrograms, self.label, self.rng = spectrograms, label, np.random.default_rng(0)
         self.network = build_network(name).to(device, memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network).to(device)
+        self.average = averaged_copy(self.network, device)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         self.augmentation_s = []
 
@@ -63,7 +64,7 @@ class Epoch:
             batch = torch.from_numpy(np.concatenate([self.spectrograms[drawn], self.spectrograms[backgrounds]]))
             batch = batch.to(self.device).float()
             label = torch.from_numpy(self.label[drawn]).to(self.device, torch.float32)
-            scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], self.kind)  # [batch, 128, 128]
+            scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], self.kind, self.conditions)  # [batch, 128, 128]
             self.wait()
             augmentation_s += time.perf_counter() - began
             with torch.amp.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
@@ -86,11 +87,10 @@ def main(argv=None):
     spectrograms = rng.normal(-60, 15, (N_WINDOWS, 128, 128)).astype(np.float16)
     label = (rng.random(N_WINDOWS) < 0.25).astype(np.int64)
     settings = [(torch.device("cpu"), False), *([(torch.device("cpu"), True)] if cpu_has_bfloat16() else [])]
-    if torch.cuda.is_available():
-        settings += [(torch.device(choose_torch_device("cuda", threads=None)), mixed) for mixed in (False, True)]
-        accelerator = torch.cuda.get_device_name()
-    else:
-        accelerator = "no GPU"
+    accelerator, title = "no GPU", "One training epoch"
+    if choose_torch_device("auto", threads=None) == "cuda":
+        settings += [(torch.device("cuda"), mixed) for mixed in (False, True)]
+        accelerator, title = torch.cuda.get_device_name(), "One training epoch, with a GPU"
     machine = describe_machine("torch", "torchaudio")
     epochs = {(name, device.type, mixed): Epoch(name, device, mixed, args, spectrograms, label)
               for name in NETWORKS for device, mixed in settings}
@@ -103,7 +103,6 @@ def main(argv=None):
                      f"{args.steps * args.batch_size / median:.0f}", f"{100 * augmentation / median:.0f} %"])
     header = ["network", "device", "precision", "steps per second", "windows per second", "drawing and augmentation"]
     machine += f", {torch.get_num_threads()} CPU threads"
-    title = "One training epoch" + (", with a GPU" if torch.cuda.is_available() else "")
     write_section(title, f"{command_given(__file__, argv)}\n\n{machine}, {accelerator}; {args.steps} steps "
                   f"of {args.batch_size} windows on synthetic spectrograms; medians of {args.runs} alternating epochs.\n\n"
                   + markdown_table(header, rows))

@@ -220,6 +220,11 @@ def training_loss(logits, label, pos_weight):
     return F.binary_cross_entropy_with_logits(logits, label, weight, pos_weight=pos_weight)
 
 
+def averaged_copy(network, device):
+    """A copy of a network, for update_average."""
+    return copy.deepcopy(network).to(device)  # `to` brings the weights of a copied LSTM into one piece, as cuDNN wants them
+
+
 def update_average(average, network, keep):
     """Exponential moving average of weights and batch statistics, in place."""
     with torch.no_grad():
@@ -277,7 +282,7 @@ def train_network(name, args):
     torch.manual_seed(args.seed)
     batches = BalancedBatches(data.windows, data.rows["train"], args.batch_size, np.random.default_rng(args.seed))
     network = build_network(name).to(device, memory_format=torch.channels_last)
-    average = copy.deepcopy(network).to(device)  # which brings the weights of a copied LSTM into one piece, as cuDNN wants them
+    average = averaged_copy(network, device)
     optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=args.epochs * args.steps, pct_start=0.15)
     pos_weight = torch.tensor(batches.pos_weight, device=device)
