@@ -57,6 +57,13 @@ def test_no_file_before_and_none_after_an_error(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_link_stays_a_link_to_the_new_content(old_file, tmp_path):
+    link = tmp_path / "link.csv"
+    link.symlink_to(old_file)
+    write_json(link, {"a": 1})
+    assert link.is_symlink() and old_file.read_text() == link.read_text() == '{\n "a": 1\n}\n'
+
+
 def test_old_file_survives_when_content_cannot_be_flushed(old_file, monkeypatch):
     def no_space(_):
         raise OSError(errno.ENOSPC, "No space left on device")

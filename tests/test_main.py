@@ -18,6 +18,7 @@ import threading
 import time
 import types
 from concurrent.futures import BrokenExecutor
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -164,6 +165,12 @@ def test_words_after_two_dashes_are_files(capfd, tmp_path, monkeypatch):
 
 # --- standard input ------------------------------------------------------------------------------------------------
 
+def without_time(lines):
+    """Lines of a stream's events without the time of day; each must have one."""
+    assert all(datetime.fromisoformat(line["time"]).utcoffset() is not None for line in lines)
+    return [{name: value for name, value in line.items() if name != "time"} for line in lines]
+
+
 def test_pipe_equals_file(capfd, tmp_path, monkeypatch):
     path = write_scene(tmp_path / "a.wav", [(2.0, 1.0), (11.0, 2.0)], 20)
     (expected,) = detect_json(capfd, "--file", path)[1]
@@ -171,9 +178,10 @@ def test_pipe_equals_file(capfd, tmp_path, monkeypatch):
     status, lines, _ = detect_json(capfd, "--file", "-")
     assert status == 0
     assert lines[-1] == {**expected, "file": "-"}
-    assert lines[:-1] == [{"file": "-", **event} for event in expected["events"]]
+    assert without_time(lines[:-1]) == [{"file": "-", **event} for event in expected["events"]]
     feed(monkeypatch, pathlib.Path(path).read_bytes()[44:])
-    assert detect_json(capfd, "--file", "-", "--raw-rate", SAMPLE_RATE, "--raw-channels", 1)[1] == lines
+    raw = detect_json(capfd, "--file", "-", "--raw-rate", SAMPLE_RATE, "--raw-channels", 1)[1]
+    assert raw[-1] == lines[-1] and without_time(raw[:-1]) == without_time(lines[:-1])
 
 
 def test_pipe_that_is_no_sound(capfd, monkeypatch):
@@ -200,6 +208,8 @@ def test_report_of_a_pipe(capfd, tmp_path, monkeypatch):
     ["--file", "-", "--clips", "x"], ["--file", "-", "a.wav", "--jobs", "2"],
     ["--csv", "no/such/folder/x.csv", "--file", "a.wav"], ["--js", "--file", "a.wav"],
     ["--file", "-", "--resume"], ["--live", "--resume"], ["--second-look", "0.3", "--threshold", "0.5"],
+    ["--on-start", "echo"], ["--file", "-", "--on-start", "no-such-program-here"],
+    ["--csv", os.devnull, "--resume", "--file", "a.wav"],
     ["--second-look", "0.3", "--min-votes", "3"], ["--second-look", "0.4", "--no-contrast"], ["--second-look", "2"],
 ])
 def test_bad_options_give_2(capfd, words):
@@ -308,6 +318,57 @@ def test_pipe_runs_a_command_and_fills_a_table(capfd, tmp_path, monkeypatch):
     _, lines, _ = detect_json(capfd, "--file", "-", "--on-event", command, "--csv", tmp_path / "events.csv")
     assert (tmp_path / "heard").read_text() == f"{lines[0]['start_s']:.3f}"
     assert len((tmp_path / "events.csv").read_text().splitlines()) == 2
+
+
+def test_one_command_at_the_start_and_one_at_the_end(capfd, tmp_path, monkeypatch):
+    feed(monkeypatch, pathlib.Path(write_scene(tmp_path / "a.wav", [(2.0, 8.0)], 15)).read_bytes())
+    commands = [f"{sys.executable} -c \"open(r'{tmp_path}/{name}', 'w').write('{{start}} {{end}} {{time}}')\""
+                for name in ("begun", "ended")]
+    _, lines, _ = detect_json(capfd, "--file", "-", "--on-start", commands[0], "--on-event", commands[1])
+    (start_s, known_s, began), (same_s, end_s, time) = ((tmp_path / name).read_text().split() for name in ("begun", "ended"))
+    assert float(start_s) == float(same_s) == lines[0]["start_s"] and float(known_s) < float(end_s) == lines[0]["end_s"]
+    assert time == lines[0]["time"] and datetime.fromisoformat(began) <= datetime.now().astimezone()
+
+
+def test_a_monitor_that_starts_again_keeps_its_table(capfd, tmp_path, monkeypatch):
+    table, content = tmp_path / "events.csv", pathlib.Path(write_scene(tmp_path / "a.wav")).read_bytes()
+    for _ in range(2):
+        feed(monkeypatch, content)
+        assert detect(capfd, "--file", "-", "--csv", table)[0] == 0
+    header, *rows = (line.split(",") for line in table.read_text().splitlines())
+    assert len(rows) == 2 and header.count("time") == 1
+    assert all(datetime.fromisoformat(row[header.index("time")]).tzinfo for row in rows)
+    for there in ("something else\n", table.read_text().replace("hop_s", "hop"), "a,b\n1,2\n"):
+        table.write_text(there)
+        feed(monkeypatch, content)
+        with pytest.raises(ArtifactError, match="events.csv: holds something else"):
+            detect(capfd, "--file", "-", "--csv", table)
+        assert table.read_text() == there
+
+
+@pytest.mark.parametrize("name", ["a.wav", "b.WAV", "link.csv", "folder"])
+def test_a_table_never_replaces_a_recording(capfd, tmp_path, name):
+    path = write_scene(tmp_path / "a.wav")
+    (tmp_path / "link.csv").symlink_to(path)
+    (tmp_path / "folder").mkdir()
+    before = {entry.name: entry.is_file() and entry.read_bytes() for entry in tmp_path.iterdir()}
+    with pytest.raises(SystemExit) as stop:
+        detect(capfd, "--file", path, "--csv", tmp_path / name)
+    assert stop.value.code == 2 and f"--csv {tmp_path / name}: " in capfd.readouterr().err
+    assert {entry.name: entry.is_file() and entry.read_bytes() for entry in tmp_path.iterdir()} == before
+
+
+def test_a_table_goes_into_a_pipe_as_it_is(capfd, tmp_path):
+    """As --csv /dev/stdout: what is no regular file is written to, never replaced, and has no journal beside it."""
+    paths, fifo = [write_scene(tmp_path / name) for name in ("a.wav", "b.wav")], tmp_path / "fifo"
+    os.mkfifo(fifo)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(fifo.read_text()), daemon=True)
+    reader.start()
+    assert detect(capfd, "--file", *paths, "--csv", fifo)[0] == 0
+    reader.join(10)
+    assert len(read[0].splitlines()) == 3 and fifo.is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", "b.wav", "fifo"]
 
 
 def test_a_table_that_cannot_be_written_any_more_ends_no_watch(capfd, tmp_path, monkeypatch):
@@ -522,7 +583,7 @@ def test_microphone_equals_file(capfd, tmp_path):
                                      open_stream=lambda device, *callbacks: FakeMicrophone(samples, *callbacks))
     assert status == 0 and "2 events" in err
     assert lines[-1] == {**expected, "file": "microphone"}
-    assert lines[:-1] == [{"file": "microphone", **event} for event in expected["events"]]
+    assert without_time(lines[:-1]) == [{"file": "microphone", **event} for event in expected["events"]]
     assert len((tmp_path / "events.csv").read_text().splitlines()) == 3
     assert len(os.listdir(tmp_path / "plots")) == 1
 

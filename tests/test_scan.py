@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 import tracemalloc
+from datetime import datetime, UTC
 
 import numpy as np
 import pytest
@@ -124,6 +125,45 @@ def test_events_come_as_soon_as_they_end():
     for heard_s, end_s in zip(latencies, (6.0, 18.2, 26.6)):
         assert heard_s - end_s <= WINDOW_S + WINDOW_HOP / SAMPLE_RATE + 0.1
     assert len(record["events"]) == 3
+
+
+def test_the_start_of_an_event_is_told_while_it_goes_on():
+    """A sound of half a minute: told within a window and two hops, as far as it is known, and again when it is over."""
+    told, heard = [], 0
+    sound = scene(45, [(4.0, 30.0)])
+
+    def arriving():
+        nonlocal heard
+        for block in cut(sound, 1000):
+            heard += len(block)
+            yield block
+
+    def note(name):
+        return lambda event: told.append((name, heard / SAMPLE_RATE, event))
+
+    record = scan(arriving(), StandIn(), batch=1, on_start=note("start"), on_event=note("event"))
+    (first, start_s, begun), (second, end_s, ended) = told
+    assert (first, second) == ("start", "event") and [ended] == record["events"]
+    assert start_s < 4 + WINDOW_S + 2 * WINDOW_HOP / SAMPLE_RATE and begun["end_s"] <= start_s and end_s > 34
+    assert begun["start_s"] == ended["start_s"] and begun["end_s"] < ended["end_s"]
+
+
+@pytest.mark.parametrize("least_s", [0.0, 4.0])
+def test_only_events_that_last_long_enough_are_told(least_s):
+    told = []
+    settings = EventSettings(min_duration=least_s, padding=0.5)
+    record = scan([scene(40, [(4.0, 0.5), (20.0, 10.0)])], StandIn(), settings, on_start=told.append)
+    assert [event["start_s"] for event in told] == [event["start_s"] for event in record["events"]]
+    assert len(told) == (1 if least_s else 2)
+
+
+def test_time_of_day_is_that_of_the_start():
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    told, sound = [], scene(20, [(2.0, 1.0)])
+    record = scan([sound], StandIn(), on_event=told.append, clock=lambda: now)
+    ago_s = (now - datetime.fromisoformat(told[0]["time"])).total_seconds()
+    assert ago_s == pytest.approx(20 - told[0]["start_s"], abs=2e-3)  # all of it was there when the first window was scored
+    assert record == scan([sound], StandIn())
 
 
 def test_settings_reach_the_state_machine():

@@ -36,9 +36,14 @@ def make_folder(folder):
 def atomic_path(path):
     """Yield a temporary name in the folder of `path`; on success flush it to disk and rename it to `path`.
 
-    After an error, Ctrl-C or a kill, the previous file is still there, untouched.
+    After an error, Ctrl-C or a kill, the previous file is still there, untouched. A link stays one, to the new file. What is
+    no regular file, such as /dev/stdout, cannot be replaced: its own name is yielded, and it gets what is written as it comes.
     """
-    folder = os.path.dirname(os.path.abspath(path))
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        yield path
+        return
+    folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp" + os.path.splitext(path)[1], dir=folder)
     os.close(handle)

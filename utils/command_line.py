@@ -52,14 +52,14 @@ def unexpected(path, error):
     return f"{shown(path)}: unexpected {type(error).__name__} ({error})"
 
 
-def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
+def analyse(path, args, ensemble, on_event=None, poll=None, progress=False, on_start=None):
     """Analyse one input and write the outputs that belong to it. Returns (record, list of sentences about failures).
 
     A recording that cannot be analysed gives the record {"file": ..., "error": ...}; nothing is raised for it. That of a
     damaged one has the sentences about it as "warnings".
     """
     from utils.audio import print_warning
-    from utils.scan import BATCH, scan
+    from utils.scan import BATCH, local_time, scan
 
     warnings = []
 
@@ -90,7 +90,7 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False):
     try:
         with signals:
             record = scan(picture.watch(blocks) if picture else blocks, ensemble, args.settings, hop, BATCH, path,
-                          on_event, on_window, must_wait if arriving else None)
+                          on_event, on_window, must_wait if arriving else None, on_start, local_time if arriving else None)
     except AudioError as error:
         return {"file": path, "error": str(error)}, [str(error)]
     except (BrokenPipeError, ArtifactError):  # not about this recording
@@ -202,7 +202,8 @@ def analyse_all(paths, args, ensemble):
 
 def open_journal(args, ensemble, n_inputs):
     """The journal of a run over many files with --resume or --csv, else None."""
-    if not args.resume and not (args.csv and n_inputs > 1):
+    table_is_file = args.csv and (os.path.isfile(args.csv) or not os.path.exists(args.csv))  # not /dev/stdout
+    if not args.resume and not (table_is_file and n_inputs > 1):
         return None
     from utils.background_noise import LEAST_GAIN_DB, OVERSUBTRACTION
     from utils.ensemble import MODEL_FILES
@@ -293,18 +294,21 @@ def detect_files(inputs, args, ensemble, printer):
 
 @contextlib.contextmanager
 def event_outputs(args, ensemble, printer, file):
-    """What happens at each event of a stream: (on_event, the command of --on-event or None, sentences about failures)."""
+    """What happens at each event of a stream: (on_event, sentences about failures, commands).
+
+    commands: {"on_start": EventCommand or None, "on_event": the same}; they are for the caller to run.
+    """
+    from utils.live import EventCommand
+
     failures = []
     with contextlib.ExitStack() as stack:
-        table = command = None
+        table = None
         if args.csv:
             from utils.event_files import EventTable
 
-            table = stack.enter_context(EventTable(args.csv, result_settings(args, ensemble)))
-        if args.on_event:
-            from utils.live import EventCommand
-
-            command = EventCommand(args.on_event)
+            table = stack.enter_context(EventTable(args.csv, result_settings(args, ensemble), of_stream=True))
+        commands = {"on_start": args.on_start and EventCommand(args.on_start, option="--on-start"),
+                    "on_event": args.on_event and EventCommand(args.on_event)}
 
         def on_event(event):
             printer.event(file, event)
@@ -315,19 +319,25 @@ def event_outputs(args, ensemble, printer, file):
                     failures.append(f"{args.csv}: cannot be written any more ({error.strerror})")
                     printer.failures(failures)
 
-        yield on_event, command, failures
+        yield on_event, failures, commands
 
 
 def detect_stream(args, ensemble, printer):
     """Standard input: events are printed, written and acted on as they end. Returns ([record], number of failures)."""
-    with event_outputs(args, ensemble, printer, "-") as (on_event, command, table_failures):
+    with event_outputs(args, ensemble, printer, "-") as (on_event, table_failures, commands):
+        running = [command for command in commands.values() if command]
+
         def on_event_and_command(event):
             on_event(event)
-            if command:
-                command(event)
+            if commands["on_event"]:
+                commands["on_event"](event)
 
-        record, failures = analyse("-", args, ensemble, on_event_and_command, command and command.poll, progress=not args.json)
-        if command:
+        def poll():
+            for command in running:
+                command.poll()
+
+        record, failures = analyse("-", args, ensemble, on_event_and_command, poll, not args.json, commands["on_start"])
+        for command in running:
             command.finish()
     printer.failures(failures)
     printer.record(record)
@@ -342,9 +352,9 @@ def detect_live(args, ensemble, open_stream=None):
     microphone = Microphone(args.live or None, open_stream or open_sounddevice)
     printer.begin(None)
     picture = Picture(args, ensemble) if args.plot else None
-    with event_outputs(args, ensemble, printer, FILE) as (on_event, command, failures):
-        record = listen(microphone, ensemble, args.settings, hop_samples(args), command, on_event,
-                        picture and picture.windows.append, picture and picture.watch)
+    with event_outputs(args, ensemble, printer, FILE) as (on_event, failures, commands):
+        record = listen(microphone, ensemble, args.settings, hop_samples(args), commands["on_event"], on_event,
+                        picture and picture.windows.append, picture and picture.watch, start_command=commands["on_start"])
     printer.record(record)
     if picture:
         picture.write(record)

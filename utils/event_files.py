@@ -45,30 +45,51 @@ def flat_settings(settings):
     return columns
 
 
+def holds_table(path, header):
+    """Whether a table with this header is there; False if nothing is there, or nothing is in it. Raises ArtifactError."""
+    if not os.path.isfile(path):  # a pipe or a device holds nothing
+        return False
+    try:
+        with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
+            there = next(csv.reader(file), None)
+    except (OSError, csv.Error) as error:
+        raise ArtifactError(f"{path}: cannot be read as a table ({error})") from None
+    if there and there != header:
+        raise ArtifactError(f"{path}: holds something else than a table of a stream's events; name another file")
+    return bool(there)
+
+
 class EventTable:
     """A CSV file with one row per event, written as the events come: for pipes, microphones and long runs.
 
     settings: dict of the options used; every row repeats them, so that a table carries its own parameters.
-    Raises ArtifactError when the file cannot be written.
+    of_stream: events have a "time", too, and a table that is there already goes on: a monitor that starts again keeps what
+    it heard. Raises ArtifactError when the file cannot be written, or holds something else.
     """
 
-    def __init__(self, path, settings):
+    def __init__(self, path, settings, of_stream=False):
         columns = flat_settings(settings)
         self.settings = [spreadsheet_cell(value) for value in columns.values()]
+        self.columns = (*EVENT_COLUMNS, "time") if of_stream else EVENT_COLUMNS
+        header = [*self.columns, *columns]
+        goes_on = of_stream and holds_table(path, header)
         try:
-            self.file = open(path, "w", newline="", encoding="utf-8", errors="backslashreplace")
+            self.file = open(path, "a" if goes_on else "w", newline="", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise ArtifactError(f"{path}: cannot be written ({error.strerror})") from None
         self.rows = csv.writer(self.file)
-        self.rows.writerow([*EVENT_COLUMNS, *columns])
-        self.file.flush()
+        if not goes_on:
+            self.rows.writerow(header)
+            self.file.flush()
 
     def write(self, file, events):
         """Add the events of one file, or some of them. file: its path as given."""
         for event in events:
             start, end = event["start_s"], event["end_s"]
-            self.rows.writerow([spreadsheet_cell(file), f"{start:.3f}", f"{end:.3f}", f"{end - start:.3f}",
-                                f"{event['probability']:.4f}", event["votes"], *self.settings])
+            values = {"file": spreadsheet_cell(file), "start_s": f"{start:.3f}", "end_s": f"{end:.3f}",
+                      "duration_s": f"{end - start:.3f}", "probability": f"{event['probability']:.4f}",
+                      "votes": event["votes"], "time": event.get("time")}
+            self.rows.writerow([*(values[name] for name in self.columns), *self.settings])
         self.file.flush()
 
     def close(self):

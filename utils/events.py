@@ -153,6 +153,15 @@ class EventDetector:
             ended = self._close(self.event["end_s"] + settings.padding)
         return ended
 
+    def begun(self):
+        """The open event as far as it is known, with its padding; None without one, or while it may still be too short."""
+        if self.event is None:
+            return None
+        start_s = max(self.event["start_s"], self.closed_until)
+        if self.event["end_s"] - start_s < self.settings.min_duration:
+            return None
+        return self.event | {"start_s": max(start_s - self.settings.padding, self.closed_until)}
+
     def finish(self, end_of_recording_s):
         """The recording ends here. Returns the event that was still open, or None; then starts anew."""
         ended = None

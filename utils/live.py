@@ -17,7 +17,7 @@ from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, AudioError, printable, resample_blocks
 from utils.events import DEFAULT_SETTINGS
 from utils.pipe import stopped_by_signals
-from utils.scan import scan
+from utils.scan import local_time, scan
 
 FILE = "microphone"  # the record's "file"
 BLOCK_S = 0.1  # seconds that the sound card hands over at once
@@ -133,13 +133,15 @@ def end_with_children(process):
 class EventCommand:
     """Runs the user's command for each event, in the background and without a shell.
 
-    template: "command {start} {end} {probability} {votes}", split as a shell would; times in seconds since the start.
+    template: "command {start} {end} {probability} {votes} {time}", split as a shell would; start and end in seconds since
+    the stream began, time the time of day at which the event began. option: where the template came from.
     A command that fails, hangs or cannot start is reported on stderr and never stops detection; at most four run at a
     time, the next events wait. Its standard output goes to stderr, so that our JSON lines stay clean.
     Raises ValueError for a template that cannot be run.
     """
 
-    def __init__(self, template, max_running=MAX_RUNNING, timeout_s=COMMAND_TIMEOUT_S, report=None):
+    def __init__(self, template, max_running=MAX_RUNNING, timeout_s=COMMAND_TIMEOUT_S, report=None, option="--on-event"):
+        self.option = option
         try:
             self.words = shlex.split(template)
         except ValueError as error:
@@ -156,7 +158,8 @@ class EventCommand:
 
     def arguments(self, event):
         values = {"{start}": f"{event['start_s']:.3f}", "{end}": f"{event['end_s']:.3f}",
-                  "{probability}": f"{event['probability']:.4f}", "{votes}": str(event["votes"])}
+                  "{probability}": f"{event['probability']:.4f}", "{votes}": str(event["votes"]),
+                  "{time}": event.get("time", "")}
         words = self.words
         for name, value in values.items():  # not str.format: other braces, as in JSON, are the user's own
             words = [word.replace(name, value) for word in words]
@@ -195,7 +198,7 @@ class EventCommand:
 
     def fail(self, what):
         self.failed += 1
-        self.report(f"--on-event: {self.words[0]} {what}")
+        self.report(f"{self.option}: {self.words[0]} {what}")
 
     def finish(self, wait_s=5.0):
         """Give the last commands a moment; what then still runs goes on without us. What still waits is skipped."""
@@ -207,10 +210,10 @@ class EventCommand:
         self.waiting.clear()
 
     def summary(self):
-        """'commands: 3 run, 1 failed'"""
+        """'commands: 3 run, 1 failed', of --on-start 'commands at the start: ...'"""
         others = {"failed": self.failed, "skipped": self.skipped, "still running": len(self.running)}
         parts = [f"{self.started} run"] + [f"{number} {what}" for what, number in others.items() if number]
-        return "commands: " + ", ".join(parts)
+        return ("commands at the start: " if self.option == "--on-start" else "commands: ") + ", ".join(parts)
 
 
 def meter_line(elapsed_s, level_db, probability, votes, n_models, n_events):
@@ -259,12 +262,12 @@ class Meter:
 
 
 def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, command=None, on_event=None, on_window=None,
-           watch=None, stream=None):
+           watch=None, stream=None, start_command=None):
     """Scan the microphone until Ctrl-C and return the record, as for a file.
 
-    command: EventCommand or None. on_event, on_window: as in utils.scan. watch: function that passes blocks on, such as
-    SpectrogramOverview.watch, or None. stream: for meter and summary, default stderr. Raises AudioError, after the
-    summary, when the device failed.
+    command, start_command: EventCommand for when an event has ended and has begun, or None. on_event, on_window: as in
+    utils.scan. watch: function that passes blocks on, such as SpectrogramOverview.watch, or None. stream: for meter and
+    summary, default stderr. Raises AudioError, after the summary, when the device failed.
     """
     stream = stream or sys.stderr
     meter = Meter(len(ensemble.names), stream)
@@ -273,8 +276,13 @@ def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, comm
         meter.clear()
         print(text, file=stream, flush=True)
 
-    if command:
-        command.report = say
+    commands = [each for each in (start_command, command) if each]
+    for each in commands:
+        each.report = say
+
+    def poll():
+        for each in commands:
+            each.poll()
 
     def each_event(event):
         meter.clear()
@@ -286,36 +294,34 @@ def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, comm
 
     def each_window(window):
         meter.score(window)
-        if command:
-            command.poll()
+        poll()
         if on_window:
             on_window(window)
 
     def polled(blocks):
         for block in blocks:
-            if command:
-                command.poll()
+            poll()
             yield block
 
     say(f"listening at {microphone.rate} Hz; Ctrl-C ends")
     blocks = meter.watch(microphone.blocks())
     with stopped_by_signals(microphone):
         record = scan(polled(watch(blocks) if watch else blocks), ensemble, settings, hop, batch=1, file=FILE,
-                      on_event=each_event, on_window=each_window)
+                      on_event=each_event, on_window=each_window, on_start=start_command, clock=local_time)
     meter.clear()
-    if command:
-        command.finish()
-    say(summary(record, microphone, command))
+    for each in commands:
+        each.finish()
+    say(summary(record, microphone, commands))
     if microphone.failure:
         raise AudioError(microphone.failure)
     return record
 
 
-def summary(record, microphone, command=None):
+def summary(record, microphone, commands=()):
     """'listened for 12.3 s: 2 events' and whatever was lost."""
     text = f"listened for {record['duration_s']:.1f} s: {len(record['events'])} event{'s' * (len(record['events']) != 1)}"
     if microphone.dropped:
         text += f"; {microphone.dropped / microphone.rate:.1f} s of sound dropped because scoring fell behind"
     if microphone.overflows:
         text += f"; the sound card lost sound {microphone.overflows} times"
-    return text + (f"; {command.summary()}" if command and (command.started or command.skipped) else "")
+    return text + "".join(f"; {each.summary()}" for each in commands if each.started or each.skipped)

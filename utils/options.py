@@ -56,8 +56,10 @@ def build_parser(description, names):
     add("--clips", metavar="DIR", help="cut each event out as a WAV file into DIR")
     add("--plot", metavar="DIR", help="a picture per file: spectrogram, probabilities over time, events")
     add("--explain", metavar="DIR", help="a picture per event: what spoke for a scream in its strongest window")
-    add("--on-event", metavar="COMMAND",
-        help="with --live or --file -: run COMMAND at each event; {start} {end} {probability} {votes} are filled in, no shell")
+    add("--on-start", metavar="COMMAND", help="with --live or --file -: run COMMAND as soon as an event begins, filled in as "
+        "for --on-event, the end as far as it is known")
+    add("--on-event", metavar="COMMAND", help="with --live or --file -: run COMMAND when an event has ended; {start} {end} "
+        "{probability} {votes} {time} are filled in, no shell")
 
     add("--export", nargs=2, metavar=("onnx", "DIR"), help="write the networks as ONNX into DIR, with front_end.json, checked "
         "on the --file recordings or the bundled clips; analyses nothing (needs onnx and onnxruntime)")
@@ -105,15 +107,17 @@ def parse_arguments(parser, argv=None):
         parser.error("--raw-channels needs --raw-rate")
     if args.raw_rate is not None and "-" not in (args.file or ()):
         parser.error("--raw-rate is about standard input; add --file -")
-    if args.on_event and args.live is None and args.file != ["-"]:
-        parser.error("--on-event needs --live or --file -")
-    if args.on_event is not None:
+    for option, command in (("--on-start", args.on_start), ("--on-event", args.on_event)):
+        if command is None:
+            continue
+        if args.live is None and args.file != ["-"]:
+            parser.error(f"{option} needs --live or --file -")
         from utils.live import EventCommand
 
         try:
-            EventCommand(args.on_event)
+            EventCommand(command)
         except ValueError as error:
-            parser.error(f"--on-event: {error}")
+            parser.error(f"{option}: {error}")
     if streams and (args.audacity or args.raven or args.clips or args.explain):
         parser.error("--audacity, --raven, --clips and --explain need files; save the sound to a file first")
     if args.resume and streams:
@@ -140,14 +144,33 @@ def parse_arguments(parser, argv=None):
                      "--no-contrast nothing asks whether they do")
     if args.hop is not None and not 0.1 <= args.hop <= 2.9:
         parser.error("--hop must lie between 0.1 and 2.9 seconds")
-    if args.csv and not os.path.isdir(os.path.dirname(os.path.abspath(args.csv))):
-        parser.error(f"--csv {args.csv}: no such folder")
+    if args.csv:
+        check_table_path(parser, args)
     try:
         args.settings = EventSettings(args.threshold, args.min_votes, args.exit_threshold, args.min_duration, args.max_gap,
                                       args.padding, not args.no_contrast, args.second_look)
     except ValueError as error:
         parser.error(str(error))
     return args
+
+
+def check_table_path(parser, args):
+    """Refuse a --csv file that cannot be one before hours of sound are analysed for it, and one that is a recording."""
+    from utils.dataset import AUDIO_EXTENSIONS
+
+    folder = os.path.dirname(os.path.abspath(args.csv))
+    if not os.path.isdir(folder):
+        parser.error(f"--csv {args.csv}: no such folder")
+    if os.path.isdir(args.csv):
+        parser.error(f"--csv {args.csv}: is a folder; name a file")
+    if any(os.path.exists(path) and os.path.exists(args.csv) and os.path.samefile(path, args.csv) for path in args.file or ()):
+        parser.error(f"--csv {args.csv}: is a recording to be analysed; name a file for the table")
+    if os.path.splitext(args.csv)[1].lower() in AUDIO_EXTENSIONS:
+        parser.error(f"--csv {args.csv}: has the ending of a recording; name a file for the table")
+    if args.resume and os.path.exists(args.csv) and not os.path.isfile(args.csv):
+        parser.error(f"--csv {args.csv}: --resume keeps a journal beside it; name a regular file")
+    if not os.access(args.csv if os.path.exists(args.csv) else folder, os.W_OK):
+        parser.error(f"--csv {args.csv}: no permission to write it")
 
 
 def hop_samples(args):

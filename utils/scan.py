@@ -8,6 +8,7 @@ import collections
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -193,24 +194,39 @@ def rounded(event):
             "probability": round(event["probability"], 6), "votes": event["votes"]}
 
 
+def local_time():
+    """The time of day here, with its distance from UTC."""
+    return datetime.now().astimezone()
+
+
 def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATCH, file="-", on_event=None, on_window=None,
-         must_wait=None):
+         must_wait=None, on_start=None, clock=None):
     """Analyse a recording and return its record, a dict that json can write.
 
     blocks: iterable of float32 arrays, mono at 22,050 Hz, of any size; the result depends neither on their size nor on
     how many windows are scored together (batch, must_wait: see score_windows).
-    on_event(event) is called as soon as an event has ended, on_window(ScoredWindow) after each window.
+    on_event(event) is called as soon as an event has ended, on_window(ScoredWindow) after each window, on_start(event) as
+    soon as one has begun, with its end and scores as far as they are known.
+    clock: for sound that is heard as it comes, a function that returns the time of day, such as local_time: on_event and
+    on_start then get the "time" (ISO 8601) at which an event began. The record is the same with and without it.
     The record holds file, duration_s, verdict, probability (the highest of all windows), votes and models (those of
     that window) and events. Raises AudioError when the blocks do.
     """
     detector, background, recent = EventDetector(settings), Background(hop / SAMPLE_RATE, settings.second_look), RecentSamples()
-    events, best = [], None
+    events, best, announced = [], None, None
+
+    def tell(listener, event):
+        told = rounded(event)
+        if clock:
+            ago = timedelta(seconds=recent.end / SAMPLE_RATE - event["start_s"])
+            told["time"] = (clock() - ago).isoformat(timespec="milliseconds")
+        listener(told)
 
     def keep(event):
         if event:
             events.append(rounded(event))
             if on_event:
-                on_event(events[-1])
+                tell(on_event, event)
 
     for window in score_windows(recent.remember(blocks), ensemble, hop, batch, must_wait):
         verdict = window.verdict
@@ -222,6 +238,10 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         counts = fires or window.probability >= settings.exit_threshold
         limits = loud_limits(recent, window) if counts else window.core
         keep(detector.add(*limits, window.votes, window.probability, verdict))
+        begun = detector.begun()
+        if on_start and begun and detector.event is not announced:
+            announced = detector.event
+            tell(on_start, begun)
         if best is None or window.probability > best.probability:
             best = window
         if on_window:
