@@ -3,16 +3,23 @@
 import json
 import os
 import pathlib
+import socket
+import subprocess
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import LAYOUTS
 from synthetic_artifacts import train_all_models, write_artifacts
 
 import extract_features
 import main
 from utils.artifacts import ArtifactError
-from utils.cluster import joblib_backend
+from utils.audio import SAMPLE_RATE
+from utils.cluster import check_cluster, joblib_backend, watch_workers
 
 ABSENT = "dask and distributed are not installed (requirements-dev.txt names them)"
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -65,6 +72,70 @@ def test_the_work_is_done_by_the_workers(scheduler):
     with joblib_backend("dask", scheduler):
         processes = set(Parallel(2)(delayed(os.getpid)() for _ in range(20)))
     assert processes and os.getpid() not in processes
+
+
+@pytest.mark.slow
+def test_a_cluster_started_as_the_readme_says(tiny_data_set, tmp_path):
+    """In another process group, without PYTHONPATH; and when its scheduler is killed in the middle, one sentence."""
+    pytest.importorskip("distributed", reason=ABSENT)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    models = train_all_models(write_artifacts(tmp_path / "made"), tmp_path / "models")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address, dask = f"tcp://127.0.0.1:{port}", [sys.executable, "-m", "dask"]
+    started = [subprocess.Popen([*dask, *words], cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL) for words in (
+        ["scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
+        ["worker", address, "--nthreads", "2", "--no-dashboard", "--local-directory", str(tmp_path)])]
+    command = [sys.executable, "main.py", "--json", "--models", str(models), "--trust-models", "--backend", "dask",
+               "--scheduler", address, "--file"]
+    try:
+        for _ in range(30):  # until the worker is there
+            done = subprocess.run([*command, str(tiny_data_set / "described")], cwd=REPOSITORY, env=environment,
+                                  capture_output=True, text=True)
+            if not any(words in done.stderr for words in ("no workers", "no dask scheduler")):
+                break
+            time.sleep(1)
+        assert done.returncode == 0 and len(done.stdout.splitlines()) == 20
+        soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.1, 900 * SAMPLE_RATE), SAMPLE_RATE)
+        long = subprocess.Popen([*command, str(tmp_path / "long.wav")], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+        time.sleep(6)
+        started[0].kill()
+        err = long.communicate(timeout=60)[1]
+        assert long.returncode == 1 and "the cluster was lost" in err and "Traceback" not in err
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+class Cluster:
+    """A client as far as check_cluster asks it."""
+
+    def __init__(self, threads, error=None):
+        self.threads, self.error = threads, error
+
+    def ncores(self):
+        return self.threads
+
+    def run(self, function, *words):
+        if self.error:
+            raise self.error
+        function(*words)
+
+    run_on_scheduler = run
+
+
+def test_a_cluster_that_cannot_work_is_one_sentence(monkeypatch, capfd):
+    for threads, error, sentence in [({}, None, "has no workers"), ({"a": 1}, None, "one thread"),
+                                     ({"a": 1, "b": 1}, ModuleNotFoundError("utils"), "cannot import this project")]:
+        with pytest.raises(ArtifactError, match=sentence):
+            check_cluster(Cluster(threads, error), "tcp://x:1")
+    check_cluster(Cluster({"a": 2}), "tcp://x:1")
+    monkeypatch.setattr("utils.cluster.LOOK_EVERY_S", 0.01)
+    watch_workers(Cluster({}), "tcp://x:1", threading.Event())
+    assert capfd.readouterr().err == "--scheduler tcp://x:1: no workers are left; waiting for another one (Ctrl-C ends)\n"
 
 
 def test_without_a_scheduler_one_sentence(monkeypatch):

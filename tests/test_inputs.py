@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from utils import inputs
+from utils import audio, inputs
 from utils.audio import SAMPLE_RATE
 from utils.inputs import find_inputs, watch_progress
 
@@ -19,16 +19,20 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def measured(monkeypatch):
-    """On a terminal: the paths whose duration was asked for."""
-    paths = []
-
-    def info(path):
-        paths.append(path)
-        return types.SimpleNamespace(duration=1.0)
-
-    monkeypatch.setattr(soundfile, "info", info)
+def on_a_terminal(monkeypatch):
     monkeypatch.setattr(inputs, "sys", types.SimpleNamespace(stderr=Terminal()))  # pytest resets the real one before a test
+
+
+@pytest.fixture
+def measured(monkeypatch, on_a_terminal):
+    """On a terminal: the paths whose duration was asked for."""
+    paths, open_it = [], audio.open_sound_file
+
+    def noted(path):
+        paths.append(path)
+        return open_it(path)
+
+    monkeypatch.setattr(audio, "open_sound_file", noted)
     return paths
 
 
@@ -37,9 +41,19 @@ BLOCKS = [np.zeros(SAMPLE_RATE, np.float32), np.zeros(10, np.float32)]
 
 def test_a_file_is_measured_for_the_bar(measured, tmp_path):
     path = str(tmp_path / "a.wav")
-    (tmp_path / "a.wav").touch()
+    soundfile.write(path, np.concatenate(BLOCKS), SAMPLE_RATE)
     assert [len(block) for block in watch_progress(BLOCKS, path)] == [SAMPLE_RATE, 10]
     assert measured == [path]
+
+
+@pytest.mark.parametrize("name", [b"recording.raw", b"no utf-8 \xff.wav", b"empty.wav"])
+def test_a_bar_never_fails_a_file(on_a_terminal, tmp_path, name):
+    """A WAV called .raw, a name that is no text, a file that cannot be read: only the bar's length is unknown at worst."""
+    path = os.fsdecode(os.path.join(os.fsencode(tmp_path), name))
+    with open(path, "wb") as file:
+        if b"empty" not in name:
+            soundfile.write(file, np.concatenate(BLOCKS), SAMPLE_RATE, format="WAV")
+    assert [len(block) for block in watch_progress(BLOCKS, path)] == [SAMPLE_RATE, 10]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

@@ -341,7 +341,7 @@ def test_a_monitor_that_starts_again_keeps_its_table(capfd, tmp_path, monkeypatc
     for there in ("something else\n", table.read_text().replace("hop_s", "hop"), "a,b\n1,2\n"):
         table.write_text(there)
         feed(monkeypatch, content)
-        with pytest.raises(ArtifactError, match="events.csv: holds something else"):
+        with pytest.raises(ArtifactError, match=r"events\.csv: holds something else"):
             detect(capfd, "--file", "-", "--csv", table)
         assert table.read_text() == there
 

@@ -51,14 +51,14 @@ def watch_progress(blocks, path):
     """Hand blocks on; on a terminal, show a bar in seconds of sound once it takes longer than two seconds."""
     from tqdm import tqdm
 
-    from utils.audio import SAMPLE_RATE
+    from utils.audio import SAMPLE_RATE, AudioError, open_sound_file
 
     total = None
     if sys.stderr.isatty() and path != "-" and os.path.isfile(path):  # looking into a named pipe would take its first bytes
-        import soundfile
-
-        with contextlib.suppress(soundfile.LibsndfileError, OSError):
-            total = soundfile.info(path).duration
+        with contextlib.suppress(AudioError):  # the blocks will say it
+            if (sound := open_sound_file(path)) is not None:
+                total = sound.frames / sound.samplerate
+                sound.close()
     with tqdm(total=total, unit="s", unit_scale=True, delay=2, disable=None, desc="sound", leave=False) as bar:
         for block in blocks:
             bar.update(len(block) / SAMPLE_RATE)
