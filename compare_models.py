@@ -49,12 +49,21 @@ def parse_arguments(argv=None):
                         help="with either: stage scripts that train at the same time (default %(default)s)")
     add_trust_option(parser)
     args = parser.parse_args(argv)
+    for name, default, needed in (("seeds", 1, args.transfer), ("epochs", None, args.transfer or args.cross_validate),
+                                  ("jobs", 1, args.transfer or args.cross_validate)):
+        if getattr(args, name) != default and not needed:
+            parser.error(f"--{name} needs --transfer{'' if name == 'seeds' else ' or --cross-validate'}")
     if args.cross_validate is not None and args.cross_validate < 3:
         parser.error("--cross-validate needs at least 3 parts")
     for name in ("seeds", "epochs", "jobs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1")
     return args
+
+
+def epochs_given(args):
+    """How a report names --epochs: a quick look must not read as the published figures."""
+    return f" --epochs {args.epochs}" if args.epochs else ""
 
 
 def is_trained(path, wanted):
@@ -82,6 +91,8 @@ def train_missing(args, tasks, fingerprint):
         if all(is_trained(os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json"),
                           wanted | {"fingerprint": fingerprint}) for name in made):
             return
+        if stopped:
+            return
         command = [sys.executable, os.path.join(REPOSITORY, stage),
                    "--features", args.features, "--data", args.data, "--models", folder]
         for name, value in wanted.items():
@@ -93,12 +104,20 @@ def train_missing(args, tasks, fingerprint):
         print("training:", stage, *command[2:], file=sys.stderr, flush=True)
         log = os.path.join(folder, os.path.splitext(stage)[0] + ".log")
         os.makedirs(folder, exist_ok=True)
-        with open(log, "w") as output:
-            if subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode:
+        with open(log, "w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+            training.append(process)
+            if process.wait() and not stopped:
                 raise ArtifactError(f"{stage} failed; see {log}")
 
-    Parallel(args.jobs, backend="threading")(
-        delayed(run)(folder, options, stage) for stage in STAGES for folder, options in tasks.items())
+    training, stopped = [], []
+    try:
+        Parallel(args.jobs, backend="threading")(
+            delayed(run)(folder, options, stage) for stage in STAGES for folder, options in tasks.items())
+    except BaseException:  # also SIGTERM, which reaches this process alone: nobody trains on for a run that is over
+        stopped.append(True)
+        for process in training:
+            process.terminate()
+        raise
 
 
 def load_all_models(folder, trust):
@@ -145,7 +164,8 @@ def transfer(args, windows, manifest):
                   manifest["fingerprint"])
     text, drawn = [], {}
     for train, test in directions:
-        rows = np.flatnonzero(np.isin(windows.source, SIDES[test]))
+        known = windows.group[np.isin(windows.source, SIDES[train])]  # a group may reach over collections: near copies
+        rows = np.flatnonzero(np.isin(windows.source, SIDES[test]) & ~np.isin(windows.group, known))
         runs, confused = [], None
         for seed in range(args.seeds):
             ensemble = load_all_models(folder_of[train, seed], args.trust_models)
@@ -162,7 +182,8 @@ def transfer(args, windows, manifest):
             f"Most confused by the vote, clips above its 1 % false-positive level (seed 0): "
             + ", ".join(f"{name} ({above} of {n})" for name, above, n in confused) + ".\n")
     sides = "\n".join(f"- {side}: {', '.join(names)}" for side, names in SIDES.items())
-    report = (f"# Transfer: whole collections held out\n\n`python compare_models.py --transfer --seeds {args.seeds}`. "
+    report = (f"# Transfer: whole collections held out\n\n`python compare_models.py --transfer --seeds {args.seeds}"
+              f"{epochs_given(args)}`. "
               f"Clip level, highest window. No clip of a tested collection was used for training, for stopping, or for the "
               f"operating point.\n\n{sides}\n\n" + "\n".join(text))
     print(report)
@@ -189,9 +210,9 @@ def cross_validate(args, windows, manifest):
     scores = {name: tuple(np.concatenate(parts) for parts in zip(*runs)) for name, runs in pooled.items()}
     header, table = figure_rows(figures_of(label, scores))
     folds_header, folds_table = figure_rows({f"vote, fold {i}": figures for i, figures in enumerate(per_fold)})
-    report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}`: {len(label)} clips, {label.sum()} of them "
-              f"screams, each scored once by models that saw none of its group; scores of all folds pooled.\n\n"
-              + markdown_table(header, table) + "\n" + markdown_table(folds_header, folds_table))
+    report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}{epochs_given(args)}`: {len(label)} clips, "
+              f"{label.sum()} of them screams, each scored once by models that saw none of its group; scores of all folds "
+              "pooled.\n\n" + markdown_table(header, table) + "\n" + markdown_table(folds_header, folds_table))
     print(report)
     write_text(os.path.join(args.models, "cross_validation.md"), report)
 

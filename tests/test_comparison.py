@@ -1,8 +1,13 @@
 """Tables that compare the models: clip level, known answers, and no test on clips that a model has seen."""
 
+import contextlib
 import csv
 import json
+import os
 import pathlib
+import subprocess
+import sys
+import time
 import types
 
 import numpy as np
@@ -15,6 +20,9 @@ from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, 
 from utils.dataset import Windows, read_windows
 from utils.ensemble import MODEL_FILES, combine
 from utils.tables import markdown_table, write_csv, write_text
+
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
 def windows_of(rows):
@@ -140,16 +148,55 @@ def test_senseless_number_of_folds_is_refused():
     assert caught.value.code == 2
 
 
+def training_that_ends_with(status):
+    """A process as train_missing starts it, in a `with`."""
+    return contextlib.nullcontext(types.SimpleNamespace(wait=lambda: status, terminate=lambda: None))
+
+
 def stages_run(monkeypatch, folder, options, fingerprint="f", words=()):
     """Names of the stage scripts that train_missing starts for a folder, and the options of the first."""
     import compare_models
 
     commands = []
-    monkeypatch.setattr(compare_models.subprocess, "run",
-                        lambda command, **_: commands.append(command[1:]) or types.SimpleNamespace(returncode=0))
+    monkeypatch.setattr(compare_models.subprocess, "Popen",
+                        lambda command, **_: commands.append(command[1:]) or training_that_ends_with(0))
     args = compare_models.parse_arguments(["--cross-validate", "5", *words])
     compare_models.train_missing(args, {str(folder): options}, fingerprint)
     return [pathlib.Path(command[0]).name for command in commands], commands[0][1:] if commands else []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_run_that_is_ended_leaves_no_training_behind(tmp_path):
+    """SIGTERM reaches the run alone; the two stage scripts that it has started must not go on in its folders."""
+    stage = "import os, time; open(os.path.join({folder!r}, str(os.getpid())), 'w').close(); time.sleep(60)"
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "train_ml.py").write_text(stage.format(folder=str(tmp_path / "pids")))
+    script = (f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import compare_models as c; from utils.artifacts import *\n"
+              f"c.REPOSITORY = {str(tmp_path)!r}; args = c.parse_arguments(['--cross-validate', '5', '--jobs', '2'])\n"
+              f"tasks = {{{str(tmp_path)!r} + '/' + name: {{'fold': 1}} for name in 'ab'}}\n"
+              "run_stage(lambda: c.train_missing(args, tasks, 'f'))")
+    run = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    for _ in range(300):
+        if len(os.listdir(tmp_path / "pids")) == 2:
+            break
+        time.sleep(0.1)
+    run.terminate()
+    err = run.communicate(timeout=30)[1]
+    pids = [int(name) for name in os.listdir(tmp_path / "pids")]
+    assert len(pids) == 2 and run.returncode == 143 and err.endswith("interrupted; nothing half-written is left\n")
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("words", [["--seeds", "3"], ["--epochs", "1"], ["--jobs", "2"],
+                                   ["--cross-validate", "5", "--seeds", "3"]])
+def test_options_that_nothing_would_read_are_refused(words, capsys):
+    import compare_models
+
+    with pytest.raises(SystemExit) as caught:
+        compare_models.parse_arguments(words)
+    assert caught.value.code == 2 and "needs --transfer" in capsys.readouterr().err
 
 
 def test_only_what_is_not_trained_yet_is_trained(tmp_path, monkeypatch):
@@ -180,7 +227,7 @@ def test_only_what_is_not_trained_yet_is_trained(tmp_path, monkeypatch):
 def test_stage_that_fails_names_its_log(tmp_path, monkeypatch):
     import compare_models
 
-    monkeypatch.setattr(compare_models.subprocess, "run", lambda *_, **__: types.SimpleNamespace(returncode=1))
+    monkeypatch.setattr(compare_models.subprocess, "Popen", lambda *_, **__: training_that_ends_with(1))
     args = compare_models.parse_arguments(["--transfer"])
     with pytest.raises(ArtifactError, match=r"train_ml.py failed; see .*train_ml.log"):
         compare_models.train_missing(args, {str(tmp_path / "a"): {}}, "f")

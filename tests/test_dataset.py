@@ -331,8 +331,15 @@ def test_training_copies_have_both_recordings_in_training(windows):
     copies = windows.rows(np.arange(len(pairs)))
     copies.group = np.array([group_of[clip] for clip, _ in pairs], dtype=object)
     copies.mix_group = np.array([group_of[background] for _, background in pairs], dtype=object)
+    source_of = dict(zip(windows.group, windows.source))
+    copies.source, copies.mix_source = (np.array([source_of[group] for group in groups], dtype=object)
+                                        for groups in (copies.group, copies.mix_group))
     kept = copies_of("train", copies, windows, windows.split)
     assert [(g, b) for g, b in zip(kept.group, kept.mix_group)] == [(group_of["train"], group_of["train"])]
+    for name in ("source", "mix_source"):  # the same group, but a clip of a collection that is not learned from
+        elsewhere = copies.rows(np.arange(len(pairs)))
+        setattr(elsewhere, name, np.full(len(pairs), "elsewhere", dtype=object))
+        assert len(copies_of("train", elsewhere, windows, windows.split)) == 0
 
 
 # --- artifacts of stage 1

@@ -27,7 +27,7 @@ from stand_in import StandIn
 from test_scan import scene
 
 import main as main_script
-from utils import command_line, ensemble, events
+from utils import command_line, ensemble, events, live
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
 from utils.command_line import run
@@ -585,6 +585,20 @@ def test_microphone_equals_file(capfd, tmp_path):
     assert lines[-1] == {**expected, "file": "microphone"}
     assert without_time(lines[:-1]) == [{"file": "microphone", **event} for event in expected["events"]]
     assert len((tmp_path / "events.csv").read_text().splitlines()) == 3
+    assert len(os.listdir(tmp_path / "plots")) == 1
+
+
+def test_a_microphone_that_goes_silent_loses_nothing_of_what_it_heard(capfd, tmp_path, monkeypatch):
+    class Silent(FakeMicrophone):
+        def __init__(self, samples, on_sound, on_end):
+            super().__init__(samples, on_sound, lambda: None)
+
+    monkeypatch.setattr(live.Microphone.__init__, "__defaults__", (None, live.open_sounddevice, live.QUEUE_S, 0.3))
+    samples = soundfile.read(write_scene(tmp_path / "a.wav", [(2.0, 1.0)], 10), dtype="float32")[0]
+    status, lines, err = detect_json(capfd, "--live", "--plot", tmp_path / "plots",
+                                     open_stream=lambda device, *callbacks: Silent(samples, *callbacks))
+    assert status == 1 and err.count("error: microphone: no sound has come for 0.3 s") == 1
+    assert lines[-1]["duration_s"] == 10 and len(lines[-1]["events"]) == 1 and "no sound" in lines[-1]["warnings"][0]
     assert len(os.listdir(tmp_path / "plots")) == 1
 
 

@@ -355,10 +355,11 @@ def detect_live(args, ensemble, open_stream=None):
     with event_outputs(args, ensemble, printer, FILE) as (on_event, failures, commands):
         record = listen(microphone, ensemble, args.settings, hop_samples(args), commands["on_event"], on_event,
                         picture and picture.windows.append, picture and picture.watch, start_command=commands["on_start"])
+    printer.failures(record.get("warnings", ()))
     printer.record(record)
     if picture:
         picture.write(record)
-    return 1 if failures else 0
+    return 1 if failures or "warnings" in record else 0
 
 
 def export(args):

@@ -426,8 +426,10 @@ def check_split_options(parser, args):
 
 
 def copies_of(part, augmented, windows, split):
-    """Augmented rows whose every recording, clip and background alike, is in this part ("train", ...) of the split."""
-    groups = set(windows.group[split == part])
-    return augmented.rows(np.array([
-        group in groups and background in groups for group, background in zip(augmented.group, augmented.mix_group)
-    ], dtype=bool))
+    """Augmented rows whose every recording, clip and background alike, is in this part ("train", ...) of the split.
+
+    A group may reach over collections (near copies, the same bytes): with --sources its clips in others are not learned from.
+    """
+    seen = set(zip(windows.source[split == part], windows.group[split == part]))
+    return augmented.rows(np.array([clip in seen and background in seen for clip, background in zip(
+        zip(augmented.source, augmented.group), zip(augmented.mix_source, augmented.mix_group))], dtype=bool))

@@ -267,7 +267,7 @@ def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, comm
 
     command, start_command: EventCommand for when an event has ended and has begun, or None. on_event, on_window: as in
     utils.scan. watch: function that passes blocks on, such as SpectrogramOverview.watch, or None. stream: for meter and
-    summary, default stderr. Raises AudioError, after the summary, when the device failed.
+    summary, default stderr. When the device failed, the record of what was heard until then has the sentence under "warnings".
     """
     stream = stream or sys.stderr
     meter = Meter(len(ensemble.names), stream)
@@ -313,7 +313,7 @@ def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, comm
         each.finish()
     say(summary(record, microphone, commands))
     if microphone.failure:
-        raise AudioError(microphone.failure)
+        record["warnings"] = [microphone.failure]
     return record
 
 
