@@ -25,7 +25,7 @@ from tqdm import tqdm
 from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
 from utils.dataset import (AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, SPLITS, STFT_NPY, SYNTHESISED,
-                           find_clips, fingerprint, group_identical_clips, join_near_copies, split_clips)
+                           check_seed, find_clips, fingerprint, group_identical_clips, join_near_copies, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.extraction import describe_clip, describe_scenes, describe_signal, describe_signal_again, synthesised_clip
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
@@ -50,6 +50,7 @@ def parse_arguments(argv=None):
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error("--jobs must be at least 1")
+    check_seed(parser, args.seed)
     check_backend_options(parser, args)
     if args.signals < 0:
         parser.error("--signals must be 0 or more")

@@ -24,6 +24,7 @@ import numpy as np  # noqa: E402
 import scipy.fft  # noqa: E402
 import soundfile  # noqa: E402
 
+from utils.artifacts import run_stage  # noqa: E402
 from utils.audio import clean_window, read_audio, window_starts  # noqa: E402
 from utils.dataset import audio_files  # noqa: E402
 from utils.features import describe_window, describe_windows, hann  # noqa: E402
@@ -158,4 +159,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_stage(main)

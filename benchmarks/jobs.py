@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 
 from benchmarks.machine import alternate, command_given, describe_machine, write_section
+from utils.artifacts import run_stage
 from utils.dataset import find_clips
 from utils.tables import markdown_table
 
@@ -123,4 +124,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_stage(main)

@@ -27,6 +27,7 @@ use_one_thread()
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
+from utils.artifacts import run_stage  # noqa: E402
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, clean_window, cut_windows, read_audio, read_blocks  # noqa: E402
 from utils.calibration import probability_of  # noqa: E402
 from utils.ensemble import classical_score, load_ensemble  # noqa: E402
@@ -155,4 +156,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_stage(main)

@@ -22,8 +22,9 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from benchmarks.machine import command_given, describe_machine, write_section
-from utils.artifacts import ArtifactError, run_stage
+from utils.artifacts import REPOSITORY, ArtifactError, run_stage
 from utils.audio import read_audio
+from utils.options import add_trust_option
 from utils.signal_settings import SAMPLE_RATE, WINDOW_HOP
 
 SETTLED_S = 30  # memory is noted from here on: models are loaded
@@ -55,7 +56,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recording")
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--models", default="models", metavar="DIR")
+    parser.add_argument("--models", default=os.path.join(REPOSITORY, "models"), metavar="DIR")
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     machine = describe_machine("numpy", "onnxruntime", "scikit-learn")
     if args.minutes < 1:
@@ -67,7 +69,8 @@ def main(argv=None):
     if not len(samples):
         raise ArtifactError(f"{args.recording}: too short, take an hour")
     loop_s = len(samples) / SAMPLE_RATE
-    command = [sys.executable, "main.py", "--file", "-", "--raw-rate", str(SAMPLE_RATE), "--json", "--models", args.models]
+    command = [sys.executable, os.path.join(REPOSITORY, "main.py"), "--file", "-", "--raw-rate", str(SAMPLE_RATE), "--json",
+               "--models", args.models, *(["--trust-models"] if args.trust_models else [])]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     lines = []
     reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)

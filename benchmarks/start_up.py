@@ -19,6 +19,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import alternate, command_given, describe_machine, write_section
+from utils.artifacts import run_stage
 from utils.ensemble import FRONT_END
 from utils.options import add_trust_option
 from utils.tables import markdown_table
@@ -91,4 +92,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_stage(main)

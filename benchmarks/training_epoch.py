@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import alternate, command_given, describe_machine, write_section
+from utils.artifacts import run_stage
 from utils.augmentation import random_scenes
 from utils.ensemble import NETWORK_INPUTS, choose_torch_device
 from utils.networks import NETWORKS, build_network
@@ -110,4 +111,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_stage(main)

@@ -21,7 +21,7 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from utils.artifacts import AudioError
+from utils.artifacts import ArtifactError, AudioError, run_stage
 from utils.calibration import probability_of
 from utils.dataset import audio_files
 from utils.ensemble import NETWORK_INPUTS, classical_score, combine, load_ensemble
@@ -82,9 +82,13 @@ def main(argv=None):
     add_trust_option(parser)
     args = parser.parse_args(argv)
     paths = audio_files(args.audio)
+    if not paths:
+        raise ArtifactError(f"{args.audio}: no recordings in this folder")
     if args.clips:
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, args.clips).astype(int)]
     batches = [paths[first : first + 20] for first in range(0, len(paths), 20)]
+    for why in load_ensemble(args.models, device="cpu", trust_unlisted=args.trust_models).missing.values():
+        print(f"left out: {why}", file=sys.stderr)
     made = Parallel(args.jobs, return_as="generator")(
         delayed(both_ways)(batch, args.models, args.trust_models) for batch in batches)
     rows = [row for batch in tqdm(made, total=len(batches), disable=None) for row in batch]
@@ -105,4 +109,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_stage(main)

@@ -183,6 +183,7 @@ run_stage(main)
     ("raise BrokenPipeError", 141, ""),
     ("raise OSError(errno.ENOSPC, 'No space left on device', 'data/x.npy')", 1, "error: No space left on device: data/x.npy\n"),
     ("raise OSError(errno.EACCES, 'Permission denied', 'models')", 1, "error: Permission denied: models\n"),
+    ("import no_such_package.part", 1, "error: this needs the package no_such_package: pip install -r requirements.txt\n"),
 ])
 def test_exit_status_and_one_line_of_a_stage(body, status, stderr):
     finished = subprocess.run([sys.executable, "-c", STAGE.format(body=body)], cwd=REPOSITORY, text=True, capture_output=True)

@@ -75,6 +75,15 @@ def test_folders_give_what_lies_below_them_in_order(tmp_path):
     assert found[4][0] == str(tmp_path / "empty") and "no audio files in this folder" in found[4][1]
 
 
+def test_a_folder_that_is_the_one_for_clips_says_so(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.wav").touch()
+    ((path, error),) = find_inputs([str(tmp_path)], leave_out=str(tmp_path / "clips"))
+    assert path == str(tmp_path) and "lie in the folder of --clips" in error
+    (tmp_path / "b.wav").touch()
+    assert find_inputs([str(tmp_path)], leave_out=str(tmp_path / "clips")) == [(str(tmp_path / "b.wav"), None)]
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read every folder")
 def test_a_locked_folder_below_is_reported_and_the_others_are_found(tmp_path):
     for name in ("locked", "open"):

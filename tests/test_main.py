@@ -209,7 +209,8 @@ def test_report_of_a_pipe(capfd, tmp_path, monkeypatch):
     ["--csv", "no/such/folder/x.csv", "--file", "a.wav"], ["--js", "--file", "a.wav"],
     ["--file", "-", "--resume"], ["--live", "--resume"], ["--second-look", "0.3", "--threshold", "0.5"],
     ["--on-start", "echo"], ["--file", "-", "--on-start", "no-such-program-here"],
-    ["--csv", os.devnull, "--resume", "--file", "a.wav"],
+    ["--csv", os.devnull, "--resume", "--file", "a.wav"], ["--no-contrast", "--threshold", "0.5"],
+    ["--no-contrast", "--min-votes", "2"],
     ["--second-look", "0.3", "--min-votes", "3"], ["--second-look", "0.4", "--no-contrast"], ["--second-look", "2"],
 ])
 def test_bad_options_give_2(capfd, words):
@@ -217,6 +218,13 @@ def test_bad_options_give_2(capfd, words):
         detect(capfd, *words)
     out, err = capfd.readouterr()
     assert stop.value.code == 2 and out == "" and "error:" in err
+
+
+def test_a_recording_without_file_gets_a_hint(capfd):
+    for words, hint in ((["clip.wav"], True), (["--json", "a.wav", "b.wav"], True), (["--nonsense"], False)):
+        with pytest.raises(SystemExit):
+            detect(capfd, *words)
+        assert ("recordings go behind --file" in capfd.readouterr().err) == hint
 
 
 def test_options_reach_the_events(capfd, tmp_path):

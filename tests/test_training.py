@@ -318,6 +318,15 @@ def test_scenes_are_made_in_the_conditions_asked_for(made, tmp_path, monkeypatch
     assert asked == {"mild"}
 
 
+@pytest.mark.parametrize("words", [["--seed", "-1"], ["--seed", "4294967296"], ["--threads", "-1"], ["--batch-size", "1"],
+                                   ["--steps", "0"]])
+def test_senseless_numbers_are_refused(made, tmp_path, capsys, words):
+    """A batch of one window has nothing to tell apart: its loss would be 0."""
+    with pytest.raises(SystemExit) as stopped:
+        arguments(made, tmp_path, *words)
+    assert stopped.value.code == 2 and words[0] in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_label_alone_cannot_be_trained(made, label):
     windows = windows_of(made)

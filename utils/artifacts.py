@@ -170,6 +170,8 @@ def interrupt(signal_number, _):
 def run_stage(main):
     """Run a stage's main(): its integer becomes the exit status; a user's mistake becomes one line and status 1.
 
+    So does a package that is not installed and is imported when it is needed.
+
     SIGTERM, as kill and service managers send it, ends the stage as Ctrl-C does.
     """
     open_closed_streams()
@@ -178,6 +180,10 @@ def run_stage(main):
         sys.exit(main())
     except (ArtifactError, AudioError) as error:
         sys.exit(f"error: {error}")  # prints to stderr, status 1
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.split(".")[0] == "utils":  # a mistake of ours
+            raise
+        sys.exit(f"error: this needs the package {error.name.split('.')[0]}: pip install -r requirements.txt")
     except KeyboardInterrupt as interruption:
         print("interrupted; nothing half-written is left", file=sys.stderr)
         sys.exit(128 + (interruption.args[0] if interruption.args else signal.SIGINT))

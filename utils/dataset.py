@@ -416,7 +416,13 @@ def add_split_options(parser):
                         help="learn from everything, for release; keeps the operating point of the evaluated model in --models")
 
 
+def check_seed(parser, seed):
+    if not 0 <= seed < 2 ** 32:  # what numpy and scikit-learn take
+        parser.error("--seed must lie between 0 and 4294967295")
+
+
 def check_split_options(parser, args):
+    check_seed(parser, args.seed)
     if (args.folds is None) != (args.fold is None) or (args.folds is not None and not 0 <= args.fold < args.folds >= 3):
         parser.error("--folds (3 or more) and --fold (from 0) go together")
     if args.all_data and (args.sources or args.folds):

@@ -22,12 +22,16 @@ def find_inputs(paths, leave_out=None):
         else:
             unreadable = []  # an OSError for each folder
             below = audio_files(path, unreadable.append)
+            everything = below
             if left_out:
                 below = [found for found in below if not os.path.realpath(found).startswith(left_out)]
             inputs += [(found, None) for found in below]
             for error in unreadable:
                 inputs.append((error.filename, f"{printable(error.filename)}: this folder cannot be read ({error.strerror})"))
-            if not below and not unreadable:
+            if everything and not below:
+                inputs.append((path, f"{printable(path)}: all its recordings lie in the folder of --clips, which is not "
+                               "searched; choose another one for the clips"))
+            elif not below and not unreadable:
                 inputs.append((path, f"{printable(path)}: no audio files in this folder ({', '.join(AUDIO_EXTENSIONS)})"))
     return inputs
 

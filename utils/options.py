@@ -55,7 +55,8 @@ def build_parser(description, names):
     add("--raven", action="store_true", help="write a Raven selection table beside each file")
     add("--clips", metavar="DIR", help="cut each event out as a WAV file into DIR")
     add("--plot", metavar="DIR", help="a picture per file: spectrogram, probabilities over time, events")
-    add("--explain", metavar="DIR", help="a picture per event: what spoke for a scream in its strongest window")
+    add("--explain", metavar="DIR", help="a picture per event, of the ten most probable ones of a recording: what spoke for a "
+        "scream in its strongest window")
     add("--on-start", metavar="COMMAND", help="with --live or --file -: run COMMAND as soon as an event begins, filled in as "
         "for --on-event, the end as far as it is known")
     add("--on-event", metavar="COMMAND", help="with --live or --file -: run COMMAND when an event has ended; {start} {end} "
@@ -97,7 +98,10 @@ def protect_dashes(parser, argv):
 
 def parse_arguments(parser, argv=None):
     """Parse and check; a bad option prints one sentence and exits with 2. Adds args.settings (EventSettings)."""
-    args = parser.parse_args(protect_dashes(parser, sys.argv[1:] if argv is None else list(argv)))
+    args, others = parser.parse_known_args(protect_dashes(parser, sys.argv[1:] if argv is None else list(argv)))
+    if others:
+        hint = "; recordings go behind --file" if any(not word.startswith("-") for word in others) else ""
+        parser.error(f"unrecognized arguments: {' '.join(others)}{hint}")
     streams = args.live is not None or "-" in (args.file or ())  # microphone or standard input
     if args.live is not None and args.file:
         parser.error("--live listens to the microphone; leave --file out")
@@ -137,6 +141,8 @@ def parse_arguments(parser, argv=None):
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if args.min_votes is not None and not 0 <= args.min_votes <= len(args.names):
         parser.error(f"--min-votes must lie between 0 and {len(args.names)}")
+    if args.no_contrast and (args.threshold is not None or args.min_votes is not None):
+        parser.error("--no-contrast leaves the vote to decide alone; with --threshold or --min-votes those decide anyway")
     if args.second_look is None:
         args.second_look = DEFAULT_SETTINGS.second_look
     elif args.no_contrast or args.threshold is not None or args.min_votes is not None:

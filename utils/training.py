@@ -50,8 +50,11 @@ def add_training_options(parser, epochs, scenes):
 def check_training_options(parser, args):
     check_split_options(parser, args)
     for name in ("epochs", "steps", "batch_size", "patience"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+        least = 2 if name == "batch_size" else 1  # a scream and another sound: one alone has nothing to differ from
+        if getattr(args, name) < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}")
+    if args.threads < 0:
+        parser.error("--threads must be 0, for as many as torch chooses, or more")
 
 
 def choose_device(wanted):
