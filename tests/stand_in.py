@@ -11,6 +11,7 @@ class StandIn:
     """Names, missing, calibrations, score and combine as in utils.ensemble. level: share of energy at 2 kHz that means 0.5."""
 
     names = ("svm", "random_forest", "logistic_regression", "cnn", "cnn_mel", "cnn_lstm")
+    weights = "none"
 
     def __init__(self, level=0.4, names=None, missing=None):
         self.level, self.n_scored, self.calibrations = level, 0, {}

@@ -13,7 +13,8 @@ from synthetic_artifacts import train_all_models, write_artifacts
 
 from utils.artifacts import ArtifactError, list_pickle, sha256_of
 from utils.audio import WINDOW, clean_window
-from utils.ensemble import CLASSICAL_FILES, MODEL_FILES, MODEL_NAMES, NETWORK_FILES, combine, forest_share, load_ensemble
+from utils.ensemble import (CLASSICAL_FILES, MODEL_FILES, MODEL_NAMES, NETWORK_FILES, Ensemble, combine, forest_share,
+                            load_ensemble)
 
 YES, NO = 0.9, 0.1
 
@@ -89,6 +90,15 @@ def test_probability_stays_between_0_and_1_and_ranks():
     assert votes.min() >= 0 and votes.max() <= 6 and verdict.dtype == bool
     higher = combine(np.clip(probabilities + 0.05, 0, 1))[0]
     assert (higher >= probability - 1e-12).all()  # where every model is surer, so is the ensemble
+
+
+def test_weights_are_named_by_their_hashes():
+    def weights(**hashes):
+        return Ensemble({}, {}, {name: {"sha256": digest, "calibration": {}} for name, digest in hashes.items()}, {}, "cpu").weights
+
+    one = weights(svm="a" * 64, cnn="b" * 64)
+    assert one == weights(cnn="b" * 64, svm="a" * 64) and len(one) == 8 and int(one, 16)
+    assert len({one, weights(svm="a" * 64), weights(svm="c" * 64, cnn="b" * 64), weights(svm="b" * 64, cnn="a" * 64)}) == 4
 
 
 def test_nothing_to_vote_on():

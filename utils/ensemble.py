@@ -187,6 +187,11 @@ class Ensemble:
         exported = any(isinstance(network, OnnxNetwork) for network in networks.values())
         self.runtime = "onnxruntime" if exported else "torch" if networks else ""
 
+    @property
+    def weights(self):
+        """Eight digits that stand for the files of these models: scores of the same eight come from the same weights."""
+        return hashlib.sha256("".join(self.reports[name]["sha256"] for name in self.names).encode()).hexdigest()[:8]
+
     def only(self, name):
         """The same with one model alone."""
         classical = {name: self.classical[name]} if name in self.classical else {}

@@ -190,4 +190,5 @@ def result_settings(args, ensemble):
     """Everything that changes results, as the CSV and the journal keep it."""
     from utils.audio import SAMPLE_RATE
 
-    return {"models": list(ensemble.names), **vars(args.settings), "hop_s": round(hop_samples(args) / SAMPLE_RATE, 4)}
+    return {"models": list(ensemble.names), "weights": ensemble.weights, **vars(args.settings),
+            "hop_s": round(hop_samples(args) / SAMPLE_RATE, 4)}
