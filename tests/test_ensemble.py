@@ -94,7 +94,8 @@ def test_probability_stays_between_0_and_1_and_ranks():
 
 def test_weights_are_named_by_their_hashes():
     def weights(**hashes):
-        return Ensemble({}, {}, {name: {"sha256": digest, "calibration": {}} for name, digest in hashes.items()}, {}, "cpu").weights
+        reports = {name: {"sha256": digest, "calibration": {}} for name, digest in hashes.items()}
+        return Ensemble({}, {}, reports, {}, "cpu").weights
 
     one = weights(svm="a" * 64, cnn="b" * 64)
     assert one == weights(cnn="b" * 64, svm="a" * 64) and len(one) == 8 and int(one, 16)

@@ -32,7 +32,8 @@ from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
 from utils.command_line import run
 from utils.event_files import EventTable
-from utils.report import clock, timeline
+from utils.options import build_parser, parse_arguments
+from utils.report import Printer, clock, timeline
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 KEYS = {"file", "duration_s", "verdict", "probability", "votes", "models", "events"}
@@ -251,6 +252,14 @@ def test_help_and_errors_do_not_load_the_models():
 
 
 # --- what people read ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("votes, probability, words, stands_out", [
+    (1, 0.41, [], True), (3, 0.49, [], True), (3, 0.5, [], False), (4, 0.2, [], False), (1, 0.41, ["--min-votes", "1"], False)])
+def test_an_event_without_a_majority_says_why(votes, probability, words, stands_out):
+    args = parse_arguments(build_parser("", StandIn.names), ["--file", "a.wav", *words])
+    event = {"start_s": 1.0, "end_s": 2.0, "probability": probability, "votes": votes}
+    assert Printer(args, StandIn(), 1).event_line(event).endswith("   stands out") == stands_out
+
 
 def test_report(capfd, tmp_path):
     status, out, err = detect(capfd, "--file", write_scene(tmp_path / "a.wav", [(3.0, 1.5)]))

@@ -119,7 +119,14 @@ class Printer:
         if self.args.json:
             self.out(json.dumps({"file": file, **event}))
         else:
-            self.out(f"event {clock(event['start_s'])} to {clock(event['end_s'])}   {self.scores(event)}")
+            self.out(f"event {self.event_line(event)}")
+
+    def event_line(self, event):
+        """When and how probable, and 'stands out' where no majority made the event: '7 s to 9 s   probability 0.41 ...'."""
+        line = f"{clock(event['start_s'])} to {clock(event['end_s'])}   {self.scores(event)}"
+        twice, n_models = 2 * event["votes"], len(self.ensemble.names)
+        voted = twice > n_models or (twice == n_models and event["probability"] >= 0.5)
+        return line if voted or not self.args.settings.by_vote else f"{line}   stands out"
 
     def scores(self, scored):
         return f"probability {scored['probability']:.2f}   {scored['votes']} of {count(len(self.ensemble.names), 'vote')}"
@@ -153,7 +160,7 @@ class Printer:
         line = timeline(events, duration_s, self.full, self.line)
         yield "  0 s " + line.replace(self.full, self.paint(self.full, "31")) + f" {clock(duration_s)}"
         for event in events:
-            yield f"  {clock(event['start_s'])} to {clock(event['end_s'])}   {self.scores(event)}"
+            yield f"  {self.event_line(event)}"
         if not events:
             yield "  no event"
 
