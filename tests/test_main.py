@@ -4,6 +4,7 @@ Most tests run in this process with a stand-in for the models; the last ones use
 """
 
 import contextlib
+import csv
 import errno
 import gc
 import io
@@ -335,6 +336,24 @@ def test_pipe_runs_a_command_and_fills_a_table(capfd, tmp_path, monkeypatch):
     _, lines, _ = detect_json(capfd, "--file", "-", "--on-event", command, "--csv", tmp_path / "events.csv")
     assert (tmp_path / "heard").read_text() == f"{lines[0]['start_s']:.3f}"
     assert len((tmp_path / "events.csv").read_text().splitlines()) == 2
+
+
+def test_scores_of_every_window(capfd, tmp_path, monkeypatch):
+    """A table per recording, of files and of a pipe, whose highest row is the record's."""
+    path = write_scene(tmp_path / "a.wav", [(2.0, 1.0)], 15)
+    (record,) = detect_json(capfd, "--file", path, "--scores", tmp_path / "scores")[1]
+    feed(monkeypatch, pathlib.Path(path).read_bytes())
+    detect_json(capfd, "--file", "-", "--scores", tmp_path / "scores")
+    of_file, of_pipe = sorted((tmp_path / "scores").iterdir())
+    assert of_file.name.startswith("a_") and of_pipe.name == "standard_input.scores.csv"
+    assert of_file.read_text() == of_pipe.read_text()
+    header, *rows = list(csv.reader(of_file.open()))
+    assert header[-6:] == list(record["models"]) and len(rows) == 10
+    highest = dict(zip(header, max(rows, key=lambda row: float(row[header.index("probability")]))))
+    assert float(highest["probability"]) == record["probability"] and int(highest["votes"]) == record["votes"]
+    assert all(float(highest[name]) == model["probability"] for name, model in record["models"].items())
+    assert [float(row[0]) for row in rows[:3]] == pytest.approx([0, WINDOW_HOP / SAMPLE_RATE, 2 * WINDOW_HOP / SAMPLE_RATE],
+                                                                abs=6e-4)
 
 
 def test_one_command_at_the_start_and_one_at_the_end(capfd, tmp_path, monkeypatch):

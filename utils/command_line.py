@@ -76,20 +76,19 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False, on_s
         signals = stopped_by_signals(arriving)
     if progress:
         blocks = watch_progress(blocks, path)
-    picture = Picture(args, ensemble) if args.plot else None
+    scored = ScoredWindows(args, ensemble)
 
     def must_wait():
         return arriving.n_waiting < hop
 
     def on_window(window):
-        if picture:
-            picture.windows.append(window)
+        scored.add(window)
         if poll:
             poll()
 
     try:
         with signals:
-            record = scan(picture.watch(blocks) if picture else blocks, ensemble, args.settings, hop, BATCH, path,
+            record = scan(scored.watch(blocks), ensemble, args.settings, hop, BATCH, path,
                           on_event, on_window, must_wait if arriving else None, on_start, local_time if arriving else None)
     except AudioError as error:
         return {"file": path, "error": str(error)}, [str(error)]
@@ -99,29 +98,40 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False, on_s
         return {"file": path, "error": unexpected(path, error)}, [unexpected(path, error)]
     if warnings:
         record["warnings"] = warnings
-    return record, write_outputs(args, record, picture, ensemble)
+    return record, write_outputs(args, record, scored, ensemble)
 
 
-class Picture:
-    """What --plot needs of a recording, gathered while it is scanned."""
+class ScoredWindows:
+    """What --plot and --scores need of a recording, gathered while it is scanned; nothing without them."""
 
     def __init__(self, args, ensemble):
-        from utils.plots import SpectrogramOverview
+        self.args, self.names, self.windows, self.overview = args, ensemble.names, [], None
+        if args.plot:
+            from utils.plots import SpectrogramOverview
 
-        self.folder, self.threshold, self.names = args.plot, args.threshold, ensemble.names
-        self.windows, self.overview = [], SpectrogramOverview()
+            self.overview = SpectrogramOverview()
 
     def watch(self, blocks):
-        return self.overview.watch(blocks)
+        return self.overview.watch(blocks) if self.overview else blocks
 
-    def write(self, record):
-        from utils.plots import plot_path, plot_recording
+    def add(self, window):
+        if self.args.plot or self.args.scores:
+            self.windows.append(window)
 
-        path = plot_path(self.folder, record["file"])
-        plot_recording(path, self.overview, self.windows, self.names, record, self.threshold)
+    def writers(self, record):
+        """Functions that write the outputs asked for."""
+        if self.args.scores:
+            from utils.event_files import write_scores
+
+            yield lambda: write_scores(self.args.scores, record["file"], self.windows, self.names)
+        if self.args.plot:
+            from utils.plots import plot_path, plot_recording
+
+            yield lambda: plot_recording(plot_path(self.args.plot, record["file"]), self.overview, self.windows, self.names,
+                                         record, self.args.threshold)
 
 
-def output_writers(args, record, picture, ensemble):
+def output_writers(args, record, scored, ensemble):
     """Functions that write the outputs asked for beside or about one recording."""
     from utils import event_files
 
@@ -131,18 +141,17 @@ def output_writers(args, record, picture, ensemble):
         yield lambda: event_files.write_raven(record)
     if args.clips:
         yield lambda: event_files.write_clips(record, args.clips)
-    if picture:
-        yield lambda: picture.write(record)
+    yield from scored.writers(record)
     if args.explain:
         from utils.explain import explain_recording
 
         yield lambda: explain_recording(record, ensemble, args.explain, hop_samples(args))
 
 
-def write_outputs(args, record, picture, ensemble):
+def write_outputs(args, record, scored, ensemble):
     """Write the outputs asked for; one that fails keeps none of the others back. Returns sentences about failures."""
     failures = []
-    for write in output_writers(args, record, picture, ensemble):
+    for write in output_writers(args, record, scored, ensemble):
         try:
             write()
         except (AudioError, ArtifactError) as error:
@@ -216,7 +225,7 @@ def open_journal(args, ensemble, n_inputs):
         "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB},
         "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},
         "outputs": {name: os.path.abspath(value) if isinstance(value := getattr(args, name), str) else value
-                    for name in ("audacity", "raven", "clips", "plot", "explain")},
+                    for name in ("audacity", "raven", "clips", "plot", "explain", "scores")},
     }
     return Journal(f"{args.csv}.journal" if args.csv else "scream-scan.journal", settings, resume=args.resume)
 
@@ -351,14 +360,14 @@ def detect_live(args, ensemble, open_stream=None):
     printer = Printer(args, ensemble, 1)
     microphone = Microphone(args.live or None, open_stream or open_sounddevice)
     printer.begin(None)
-    picture = Picture(args, ensemble) if args.plot else None
+    scored = ScoredWindows(args, ensemble)
     with event_outputs(args, ensemble, printer, FILE) as (on_event, failures, commands):
         record = listen(microphone, ensemble, args.settings, hop_samples(args), commands["on_event"], on_event,
-                        picture and picture.windows.append, picture and picture.watch, start_command=commands["on_start"])
+                        scored.add, scored.watch, start_command=commands["on_start"])
     printer.failures(record.get("warnings", ()))
     printer.record(record)
-    if picture:
-        picture.write(record)
+    for write in scored.writers(record):
+        write()
     return 1 if failures or "warnings" in record else 0
 
 
@@ -384,7 +393,7 @@ def run(description, names, argv=None, ensemble=None, open_stream=None):
     ensemble: loaded models, or None to load those that args name. open_stream: a microphone, see utils.live.
     """
     args = parse_arguments(build_parser(description, names), argv)
-    for folder in (args.clips, args.plot, args.explain):
+    for folder in (args.clips, args.plot, args.explain, args.scores):
         if folder:
             make_folder(folder)
     if args.live is not None:

@@ -20,6 +20,7 @@ from utils.audio import SAMPLE_RATE, AudioError, open_sound_file
 EVENT_COLUMNS = ("file", "start_s", "end_s", "duration_s", "probability", "votes")
 RAVEN_COLUMNS = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
                  "Annotation", "Probability", "Votes")
+SCORE_COLUMNS = ("start_s", "end_s", "peak_dbfs", "probability", "votes")
 AUDACITY_SUFFIX = ".audacity.txt"
 RAVEN_SUFFIX = ".selections.txt"  # Raven's own ending for selection tables
 CLIP_PADDING_S = 0.5
@@ -157,6 +158,21 @@ def safe_name(file):
     stem = os.path.splitext(os.path.basename(file))[0]
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:80] or "recording"
     return f"{safe}_{hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:8]}"
+
+
+def write_scores(folder, file, windows, model_names):
+    """Write a CSV with a row per window: what every model says, over time. Returns its path; raises ArtifactError.
+
+    windows: the ScoredWindows of `file`, in order; a probability is 0 where a window is too quiet to be scored.
+    """
+    path = os.path.join(folder, safe_name(file) + ".scores.csv")
+    with writable(path), atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as table:
+        rows = csv.writer(table)
+        rows.writerow([*SCORE_COLUMNS, *model_names])
+        for window in windows:
+            rows.writerow([f"{window.start_s:.3f}", f"{window.end_s:.3f}", f"{window.level_db:.1f}", f"{window.probability:.6f}",
+                           window.votes, *(f"{probability:.6f}" for probability in window.probabilities)])
+    return path
 
 
 def clip_name(file, start_s):

@@ -54,6 +54,8 @@ def build_parser(description, names):
     add("--audacity", action="store_true", help="write an Audacity label track beside each file")
     add("--raven", action="store_true", help="write a Raven selection table beside each file")
     add("--clips", metavar="DIR", help="cut each event out as a WAV file into DIR")
+    add("--scores", metavar="DIR", help="a table per file: each window's start and end, level, probability, votes, and what each "
+        "model says")
     add("--plot", metavar="DIR", help="a picture per file: spectrogram, probabilities over time, events")
     add("--explain", metavar="DIR", help="a picture per event, of the ten most probable ones of a recording: what spoke for a "
         "scream in its strongest window")
