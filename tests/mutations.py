@@ -20,7 +20,8 @@ LIBRARIES = ("numpy", "scipy.fft", "librosa", "sklearn.metrics", "sklearn.neighb
 TESTS = {  # module of utils -> options of pytest: the tests that guard it, without those that run a stage first
     "events": ["tests/test_events.py"],
     "scan": ["tests/test_scan.py", "-k", "stands_out or too_quiet or again_and_again or silence_of_minutes or loud_part "
-             "or second_look or recent_samples or looked_at_again or memory"],
+             "or second_look or recent_samples or looked_at_again or memory or start_of_an_event or "
+             "long_enough or time_of_day"],
     "background_noise": ["tests/test_background_noise.py"],
     "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
@@ -34,6 +35,8 @@ BREAKS = [  # module, line, what it becomes
     ("events", "STANDS_OUT_FROM = 0.05", "STANDS_OUT_FROM = 0.048"),
     ("events", "HEARD_AGAIN_FROM = 0.4", "HEARD_AGAIN_FROM = 0.42"),
     ("events", "heard_again < self.second_look", "heard_again < HEARD_AGAIN_FROM"),
+    ("scan", "detector.event is not announced", "True"),
+    ("scan", 'recent.end / SAMPLE_RATE - event["start_s"]', "recent.end / SAMPLE_RATE"),
     ("scan", ", settings.second_look)", ")"),
     ("events", "HEARD_AGAIN_FROM = 0.4", "HEARD_AGAIN_FROM = 0.38"),
     ("events", "ABOVE_BACKGROUND = 0.5", "ABOVE_BACKGROUND = 0.52"),
@@ -74,7 +77,10 @@ BREAKS = [  # module, line, what it becomes
     ("events", 'self.event["end_s"] = min(self.event["end_s"], end_of_recording_s)', "pass"),
     ("events", "+ self.settings.padding, end_of_recording_s)", "+ self.settings.padding, 1e9)"),
     ("events", "        self.reset()\n        return ended", "        return ended"),
-    ("events", "< self.settings.min_duration", "<= self.settings.min_duration"),
+    ("events", 'event["start_s"] < self.settings.min_duration', 'event["start_s"] <= self.settings.min_duration'),
+    ("events", "- start_s < self.settings.min_duration", "- start_s <= self.settings.min_duration"),
+    ("events", "- start_s < self.settings.min_duration", "< 0"),
+    ("events", '"start_s": max(start_s - self.settings.padding, self.closed_until)}', '"start_s": start_s}'),
     ("events", 'max(event["start_s"] - self.settings.padding, self.closed_until)', 'event["start_s"] - self.settings.padding'),
     ("events", 'event["end_s"] = self.closed_until = padded_end_s', 'event["end_s"] = padded_end_s'),
     ("events", "        self.event = None  # the open event", '        self.event = getattr(self, "event", None)'),
@@ -129,7 +135,8 @@ BREAKS = [  # module, line, what it becomes
     ("dataset", 'split[part == fold] = "test"', 'split[part == fold] = "train"'),
     ("dataset", 'split[split == "test"] = "train"', "pass"),
     ("dataset", "split[~np.isin(windows.source, list(sources))]", "split[np.isin(windows.source, list(sources))]"),
-    ("dataset", "group in groups and background in groups", "group in groups"),
+    ("dataset", "clip in seen and background in seen", "clip in seen"),
+    ("dataset", "zip(augmented.mix_source, augmented.mix_group)", "zip(augmented.source, augmented.mix_group)"),
     ("dataset", "windows.group[split == part]", "windows.group[split != \"test\"]"),
     # operating points and the vote
     ("calibration", "OPERATING_SHARE = 0.75", "OPERATING_SHARE = 0.7"),

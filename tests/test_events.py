@@ -169,6 +169,23 @@ def test_event_is_given_back_as_soon_as_it_is_certain():
     assert detector.finish(4) == {"start_s": 3, "end_s": 4, "probability": 0.9, "votes": 6}
 
 
+@pytest.mark.parametrize("settings, begins, start_s", [
+    ({}, 2, 2.0), ({"min_duration": 2.0}, 3, 2.0), ({"min_duration": 2.5}, 4, 2.0), ({"padding": 1.5}, 2, 0.5),
+    ({"padding": 3.0}, 2, 0.0)])
+def test_what_has_begun_is_known_while_it_goes_on(settings, begins, start_s):
+    """From the first window on, or from when nothing drops it as too short; it never reaches back into the last event."""
+    detector, known = EventDetector(EventSettings(max_gap=0, **settings)), []
+    for second, letter in enumerate("..AAAA........"):
+        detector.add(second, second + 1, *SCORES[letter], verdict=letter == "A")
+        known.append(detector.begun())
+    assert next(second for second, event in enumerate(known) if event) == begins
+    assert known[begins]["start_s"] == start_s and known[begins]["end_s"] == begins + 1
+    assert known[-1] is None
+    detector.closed_until = 14.75
+    detector.add(14.5, 18, *SCORES["A"], verdict=True)
+    assert detector.begun()["start_s"] == 14.75
+
+
 def test_finish_cuts_at_the_end_of_the_recording():
     detector = EventDetector(EventSettings(padding=5))
     detector.add(0, 3, 6, 0.9, True)
