@@ -374,6 +374,11 @@ def test_a_monitor_that_starts_again_keeps_its_table(capfd, tmp_path, monkeypatc
     header, *rows = (line.split(",") for line in table.read_text().splitlines())
     assert len(rows) == 2 and header.count("time") == 1
     assert all(datetime.fromisoformat(row[header.index("time")]).tzinfo for row in rows)
+    with open(table, "rb+") as file:  # as a crash in the middle of a row leaves it
+        file.truncate(table.stat().st_size - 20)
+    feed(monkeypatch, content)
+    detect(capfd, "--file", "-", "--csv", table)
+    assert [len(line.split(",")) for line in table.read_text().splitlines()][-1] == len(header)
     for there in ("something else\n", table.read_text().replace("hop_s", "hop"), "a,b\n1,2\n"):
         table.write_text(there)
         feed(monkeypatch, content)

@@ -47,12 +47,20 @@ def flat_settings(settings):
 
 
 def holds_table(path, header):
-    """Whether a table with this header is there; False if nothing is there, or nothing is in it. Raises ArtifactError."""
+    """Whether a table with this header is there; False if nothing is there, or nothing is in it. Raises ArtifactError.
+
+    A last row that a crash has left unended gets its end, so that the next one stands alone.
+    """
     if not os.path.isfile(path):  # a pipe or a device holds nothing
         return False
     try:
         with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
             there = next(csv.reader(file), None)
+        if there == header:
+            with open(path, "rb+") as file:
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.write(b"\r\n")
     except (OSError, csv.Error) as error:
         raise ArtifactError(f"{path}: cannot be read as a table ({error})") from None
     if there and there != header:
