@@ -36,7 +36,7 @@ BREAKS = [  # module, line, what it becomes
     ("events", "HEARD_AGAIN_FROM = 0.4", "HEARD_AGAIN_FROM = 0.42"),
     ("events", "heard_again < self.second_look", "heard_again < HEARD_AGAIN_FROM"),
     ("scan", "detector.event is not announced", "True"),
-    ("scan", 'recent.end / SAMPLE_RATE - event["start_s"]', "recent.end / SAMPLE_RATE"),
+    ("scan", "clock() - timedelta(seconds=recent.end / SAMPLE_RATE)", "clock()"),
     ("scan", ", settings.second_look)", ")"),
     ("events", "HEARD_AGAIN_FROM = 0.4", "HEARD_AGAIN_FROM = 0.38"),
     ("events", "ABOVE_BACKGROUND = 0.5", "ABOVE_BACKGROUND = 0.52"),

@@ -363,7 +363,7 @@ def test_one_command_at_the_start_and_one_at_the_end(capfd, tmp_path, monkeypatc
     _, lines, _ = detect_json(capfd, "--file", "-", "--on-start", commands[0], "--on-event", commands[1])
     (start_s, known_s, began), (same_s, end_s, time) = ((tmp_path / name).read_text().split() for name in ("begun", "ended"))
     assert float(start_s) == float(same_s) == lines[0]["start_s"] and float(known_s) < float(end_s) == lines[0]["end_s"]
-    assert time == lines[0]["time"] and datetime.fromisoformat(began) <= datetime.now().astimezone()
+    assert began == time == lines[0]["time"] and datetime.fromisoformat(began) <= datetime.now().astimezone()
 
 
 def test_a_monitor_that_starts_again_keeps_its_table(capfd, tmp_path, monkeypatch):

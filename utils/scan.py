@@ -218,8 +218,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     def tell(listener, event):
         told = rounded(event)
         if clock:
-            ago = timedelta(seconds=recent.end / SAMPLE_RATE - event["start_s"])
-            told["time"] = (clock() - ago).isoformat(timespec="milliseconds")
+            told["time"] = (event["stream_began"] + timedelta(seconds=event["start_s"])).isoformat(timespec="milliseconds")
         listener(told)
 
     def keep(event):
@@ -238,6 +237,8 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         counts = fires or window.probability >= settings.exit_threshold
         limits = loud_limits(recent, window) if counts else window.core
         keep(detector.add(*limits, window.votes, window.probability, verdict))
+        if clock and detector.event:  # once for an event, so that its start and its end tell the same time
+            detector.event.setdefault("stream_began", clock() - timedelta(seconds=recent.end / SAMPLE_RATE))
         begun = detector.begun()
         if on_start and begun and detector.event is not announced:
             announced = detector.event
