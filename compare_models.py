@@ -14,6 +14,7 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def train_missing(args, tasks, fingerprint):
         if all(is_trained(os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json"),
                           wanted | {"fingerprint": fingerprint}) for name in made):
             return
-        if stopped:
+        if stopped.is_set():
             return
         command = [sys.executable, os.path.join(REPOSITORY, stage),
                    "--features", args.features, "--data", args.data, "--models", folder]
@@ -106,15 +107,15 @@ def train_missing(args, tasks, fingerprint):
         os.makedirs(folder, exist_ok=True)
         with open(log, "w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
             training.append(process)
-            if process.wait() and not stopped:
+            if process.wait() and not stopped.is_set():
                 raise ArtifactError(f"{stage} failed; see {log}")
 
-    training, stopped = [], []
+    training, stopped = [], threading.Event()
     try:
         Parallel(args.jobs, backend="threading")(
             delayed(run)(folder, options, stage) for stage in STAGES for folder, options in tasks.items())
     except BaseException:  # also SIGTERM, which reaches this process alone: nobody trains on for a run that is over
-        stopped.append(True)
+        stopped.set()
         for process in training:
             process.terminate()
         raise

@@ -4,6 +4,7 @@ import builtins
 import csv
 import pathlib
 import signal
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -129,3 +130,9 @@ def tiny_artifacts(tiny_data_set, tmp_path_factory):
     options += ["--csv", str(folder / "audio_features.csv"), "--data", str(folder / "data"), "--jobs", "1", "--signals", "0"]
     assert extract_features.main(options) == 0
     return folder
+
+
+def without_time(events):
+    """Events of a stream without the time of day; each must have one."""
+    assert all(datetime.fromisoformat(event["time"]).utcoffset() is not None for event in events)
+    return [{name: value for name, value in event.items() if name != "time"} for event in events]

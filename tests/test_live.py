@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from conftest import without_time
 
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, AudioError, read_blocks
-from utils.live import EventCommand, Meter, Microphone, listen, meter_line, open_sounddevice
+from utils.live import EventCommand, EventCommands, Meter, Microphone, listen, meter_line, open_sounddevice
 from utils.scan import scan
 
 
@@ -83,10 +84,6 @@ def recording(tmp_path):
     return path
 
 
-def without_time(event):
-    return {name: value for name, value in event.items() if name != "time"}
-
-
 def test_microphone_gives_the_same_record_as_the_file(recording):
     expected = scan(read_blocks(recording), LoudEnsemble(), file="microphone")
     assert len(expected["events"]) == 2
@@ -94,7 +91,7 @@ def test_microphone_gives_the_same_record_as_the_file(recording):
         events, windows, stream = [], [], io.StringIO()
         microphone = microphone_playing(recording, block_s=block_s)
         record = listen(microphone, LoudEnsemble(), on_event=events.append, on_window=windows.append, stream=stream)
-        assert record == expected and [without_time(event) for event in events] == expected["events"] and len(windows) == 9
+        assert record == expected and without_time(events) == expected["events"] and len(windows) == 9
         assert "listened for 14.0 s: 2 events\n" in stream.getvalue() and "dropped" not in stream.getvalue()
         assert microphone.stream.closed
 
@@ -303,8 +300,8 @@ def test_command_that_can_never_run_is_refused_at_once(template):
 
 def test_failing_command_does_not_stop_detection(recording):
     stream = io.StringIO()
-    record = listen(microphone_playing(recording), LoudEnsemble(), command=EventCommand(command_of("-c", "raise SystemExit(1)")),
-                    stream=stream)
+    commands = EventCommands(on_event=EventCommand(command_of("-c", "raise SystemExit(1)")))
+    record = listen(microphone_playing(recording), LoudEnsemble(), commands=commands, stream=stream)
     assert len(record["events"]) == 2
     assert stream.getvalue().count("ended with status 1\n") == 2 and "commands: 2 run, 2 failed" in stream.getvalue()
 

@@ -24,6 +24,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 import soundfile
+from conftest import without_time
 from stand_in import StandIn
 from test_scan import scene
 
@@ -166,12 +167,6 @@ def test_words_after_two_dashes_are_files(capfd, tmp_path, monkeypatch):
 
 
 # --- standard input ------------------------------------------------------------------------------------------------
-
-def without_time(lines):
-    """Lines of a stream's events without the time of day; each must have one."""
-    assert all(datetime.fromisoformat(line["time"]).utcoffset() is not None for line in lines)
-    return [{name: value for name, value in line.items() if name != "time"} for line in lines]
-
 
 def test_pipe_equals_file(capfd, tmp_path, monkeypatch):
     path = write_scene(tmp_path / "a.wav", [(2.0, 1.0), (11.0, 2.0)], 20)

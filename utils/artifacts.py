@@ -32,15 +32,20 @@ def make_folder(folder):
         raise ArtifactError(f"{folder}: the folder cannot be made ({error.strerror})") from None
 
 
+def is_special(path):
+    """Whether something is there that is no regular file, such as /dev/stdout: it can be written into, not replaced."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 @contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary name in the folder of `path`; on success flush it to disk and rename it to `path`.
 
-    After an error, Ctrl-C or a kill, the previous file is still there, untouched. A link stays one, to the new file. What is
-    no regular file, such as /dev/stdout, cannot be replaced: its own name is yielded, and it gets what is written as it comes.
+    After an error, Ctrl-C or a kill, the previous file is still there, untouched. A link stays one, to the new file. Of what
+    is_special, its own name is yielded: it gets what is written as it comes.
     """
     path = os.path.realpath(path)
-    if os.path.exists(path) and not os.path.isfile(path):
+    if is_special(path):
         yield path
         return
     folder = os.path.dirname(path)

@@ -14,7 +14,7 @@ from concurrent.futures import BrokenExecutor
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: threads share windows, not matrix products
 
-from utils.artifacts import REPOSITORY, ArtifactError, AudioError, make_folder, sha256_of
+from utils.artifacts import REPOSITORY, ArtifactError, AudioError, is_special, make_folder, sha256_of
 from utils.cluster import joblib_backend
 from utils.inputs import EXAMPLES, find_inputs, open_blocks, watch_progress
 from utils.options import build_parser, hop_samples, parse_arguments, result_settings
@@ -211,8 +211,7 @@ def analyse_all(paths, args, ensemble):
 
 def open_journal(args, ensemble, n_inputs):
     """The journal of a run over many files with --resume or --csv, else None."""
-    table_is_file = args.csv and (os.path.isfile(args.csv) or not os.path.exists(args.csv))  # not /dev/stdout
-    if not args.resume and not (table_is_file and n_inputs > 1):
+    if not args.resume and not (args.csv and n_inputs > 1 and not is_special(args.csv)):
         return None
     from utils.background_noise import LEAST_GAIN_DB, OVERSUBTRACTION
     from utils.ensemble import MODEL_FILES
@@ -303,11 +302,8 @@ def detect_files(inputs, args, ensemble, printer):
 
 @contextlib.contextmanager
 def event_outputs(args, ensemble, printer, file):
-    """What happens at each event of a stream: (on_event, sentences about failures, commands).
-
-    commands: {"on_start": EventCommand or None, "on_event": the same}; they are for the caller to run.
-    """
-    from utils.live import EventCommand
+    """What happens at each event of a stream: (on_event, sentences about failures, EventCommands for the caller to run)."""
+    from utils.live import EventCommand, EventCommands
 
     failures = []
     with contextlib.ExitStack() as stack:
@@ -316,8 +312,8 @@ def event_outputs(args, ensemble, printer, file):
             from utils.event_files import EventTable
 
             table = stack.enter_context(EventTable(args.csv, result_settings(args, ensemble), of_stream=True))
-        commands = {"on_start": args.on_start and EventCommand(args.on_start, option="--on-start"),
-                    "on_event": args.on_event and EventCommand(args.on_event)}
+        commands = EventCommands(args.on_start and EventCommand(args.on_start, option="--on-start"),
+                                 args.on_event and EventCommand(args.on_event))
 
         def on_event(event):
             printer.event(file, event)
@@ -334,20 +330,12 @@ def event_outputs(args, ensemble, printer, file):
 def detect_stream(args, ensemble, printer):
     """Standard input: events are printed, written and acted on as they end. Returns ([record], number of failures)."""
     with event_outputs(args, ensemble, printer, "-") as (on_event, table_failures, commands):
-        running = [command for command in commands.values() if command]
-
         def on_event_and_command(event):
             on_event(event)
-            if commands["on_event"]:
-                commands["on_event"](event)
+            commands.ended(event)
 
-        def poll():
-            for command in running:
-                command.poll()
-
-        record, failures = analyse("-", args, ensemble, on_event_and_command, poll, not args.json, commands["on_start"])
-        for command in running:
-            command.finish()
+        record, failures = analyse("-", args, ensemble, on_event_and_command, commands.poll, not args.json, commands.begun)
+        commands.finish()
     printer.failures(failures)
     printer.record(record)
     return [record], int(bool(failures or table_failures))
@@ -362,8 +350,7 @@ def detect_live(args, ensemble, open_stream=None):
     printer.begin(None)
     scored = ScoredWindows(args, ensemble)
     with event_outputs(args, ensemble, printer, FILE) as (on_event, failures, commands):
-        record = listen(microphone, ensemble, args.settings, hop_samples(args), commands["on_event"], on_event,
-                        scored.add, scored.watch, start_command=commands["on_start"])
+        record = listen(microphone, ensemble, args.settings, hop_samples(args), commands, on_event, scored.add, scored.watch)
     printer.failures(record.get("warnings", ()))
     printer.record(record)
     for write in scored.writers(record):

@@ -216,6 +216,39 @@ class EventCommand:
         return ("commands at the start: " if self.option == "--on-start" else "commands: ") + ", ".join(parts)
 
 
+class EventCommands:
+    """The commands of --on-start and --on-event, an EventCommand each, either of which may be None: looked after together."""
+
+    def __init__(self, on_start=None, on_event=None):
+        self.on_start, self.on_event = on_start, on_event
+        self.given = [command for command in (on_start, on_event) if command]
+
+    def begun(self, event):
+        if self.on_start:
+            self.on_start(event)
+
+    def ended(self, event):
+        if self.on_event:
+            self.on_event(event)
+
+    def report_to(self, report):
+        """report: function that takes a sentence about a command that failed."""
+        for command in self.given:
+            command.report = report
+
+    def poll(self):
+        for command in self.given:
+            command.poll()
+
+    def finish(self):
+        for command in self.given:
+            command.finish()
+
+    def summaries(self):
+        """Of each that had something to run, as strings."""
+        return [command.summary() for command in self.given if command.started or command.skipped]
+
+
 def meter_line(elapsed_s, level_db, probability, votes, n_models, n_events):
     """One line that says what is heard: '0:12  -31 dBFS [#####-----]  probability 0.12  votes 1/6  events 0'."""
     filled = round(10 * min(1.0, max(0.0, 1 - level_db / METER_FLOOR_DB)))
@@ -261,67 +294,59 @@ class Meter:
             self.width = 0
 
 
-def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, command=None, on_event=None, on_window=None,
-           watch=None, stream=None, start_command=None):
+def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, commands=None, on_event=None, on_window=None,
+           watch=None, stream=None):
     """Scan the microphone until Ctrl-C and return the record, as for a file.
 
-    command, start_command: EventCommand for when an event has ended and has begun, or None. on_event, on_window: as in
-    utils.scan. watch: function that passes blocks on, such as SpectrogramOverview.watch, or None. stream: for meter and
-    summary, default stderr. When the device failed, the record of what was heard until then has the sentence under "warnings".
+    commands: EventCommands or None. on_event, on_window: as in utils.scan. watch: function that passes blocks on, such as
+    SpectrogramOverview.watch, or None. stream: for meter and summary, default stderr. When the device failed, the record of
+    what was heard until then has the sentence under "warnings".
     """
-    stream = stream or sys.stderr
+    stream, commands = stream or sys.stderr, commands or EventCommands()
     meter = Meter(len(ensemble.names), stream)
 
     def say(text):
         meter.clear()
         print(text, file=stream, flush=True)
 
-    commands = [each for each in (start_command, command) if each]
-    for each in commands:
-        each.report = say
-
-    def poll():
-        for each in commands:
-            each.poll()
+    commands.report_to(say)
 
     def each_event(event):
         meter.clear()
         meter.n_events += 1
         if on_event:
             on_event(event)
-        if command:
-            command(event)
+        commands.ended(event)
 
     def each_window(window):
         meter.score(window)
-        poll()
+        commands.poll()
         if on_window:
             on_window(window)
 
     def polled(blocks):
         for block in blocks:
-            poll()
+            commands.poll()
             yield block
 
     say(f"listening at {microphone.rate} Hz; Ctrl-C ends")
     blocks = meter.watch(microphone.blocks())
     with stopped_by_signals(microphone):
         record = scan(polled(watch(blocks) if watch else blocks), ensemble, settings, hop, batch=1, file=FILE,
-                      on_event=each_event, on_window=each_window, on_start=start_command, clock=local_time)
+                      on_event=each_event, on_window=each_window, on_start=commands.begun, clock=local_time)
     meter.clear()
-    for each in commands:
-        each.finish()
+    commands.finish()
     say(summary(record, microphone, commands))
     if microphone.failure:
         record["warnings"] = [microphone.failure]
     return record
 
 
-def summary(record, microphone, commands=()):
+def summary(record, microphone, commands):
     """'listened for 12.3 s: 2 events' and whatever was lost."""
     text = f"listened for {record['duration_s']:.1f} s: {len(record['events'])} event{'s' * (len(record['events']) != 1)}"
     if microphone.dropped:
         text += f"; {microphone.dropped / microphone.rate:.1f} s of sound dropped because scoring fell behind"
     if microphone.overflows:
         text += f"; the sound card lost sound {microphone.overflows} times"
-    return text + "".join(f"; {each.summary()}" for each in commands if each.started or each.skipped)
+    return "; ".join([text, *commands.summaries()])

@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from utils.artifacts import REPOSITORY
+from utils.artifacts import REPOSITORY, is_special
 from utils.cluster import add_backend_options, check_backend_options
 from utils.events import DEFAULT_SETTINGS, EXIT_SHARE, EventSettings
 
@@ -175,7 +175,7 @@ def check_table_path(parser, args):
         parser.error(f"--csv {args.csv}: is a recording to be analysed; name a file for the table")
     if os.path.splitext(args.csv)[1].lower() in AUDIO_EXTENSIONS:
         parser.error(f"--csv {args.csv}: has the ending of a recording; name a file for the table")
-    if args.resume and os.path.exists(args.csv) and not os.path.isfile(args.csv):
+    if args.resume and is_special(args.csv):
         parser.error(f"--csv {args.csv}: --resume keeps a journal beside it; name a regular file")
     if not os.access(args.csv if os.path.exists(args.csv) else folder, os.W_OK):
         parser.error(f"--csv {args.csv}: no permission to write it")
