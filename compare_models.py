@@ -19,10 +19,11 @@ import threading
 import numpy as np
 
 from utils.artifacts import REPOSITORY, ArtifactError, other_settings, read_json, run_stage
-from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
-                              plot_transfer, refuse_seen_clips, score_rows, time_models)
+from utils.comparison import (MEAN, VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
+                              plot_comparison, plot_transfer, refuse_seen_clips, score_rows, time_models)
 from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
+from utils.evaluation import ranking_figures
 from utils.options import add_trust_option
 from utils.tables import markdown_table, write_csv, write_text
 
@@ -31,6 +32,7 @@ SIDES = {"A": ("noise-of-life", "esc10", "baby-cry-detection"),
          "B": ("screamingstrike", "cdogs", "cpsc870", "cs679-asylum", "spankthefox", "actionmovie", "openclonk", "opensoldat",
                "wbwwb", "emogator", "fsdkaggle2018", "moodist")}
 STAGES = ("train_ml.py", "train_cnn.py", "train_cnn_mel.py", "train_cnn_lstm.py")
+CLIP_LEVEL = "Clip level: clips are ranked by the probability that main.py gives them (utils/ranking.py)."
 TRANSFER_COLUMNS = ("roc_auc", "average_precision", "recall_at_1_fpr", "recall_at_5_fpr", "recall", "false_positive_rate")
 
 
@@ -172,10 +174,12 @@ def transfer(args, windows, manifest):
             ensemble = load_all_models(folder_of[train, seed], args.trust_models)
             probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
             label, scores = clip_scores(windows, rows, ensemble, probabilities)
-            runs.append(figures_of(label, scores))
-            confused = confused or confused_classes(windows, rows, ensemble.combine(probabilities)[0])
+            voted, _, _ = ensemble.combine(probabilities)
+            runs.append(figures_of(label, scores) | {MEAN: ranking_figures(label, mean_over_windows(windows, rows, voted))})
+            confused = confused or confused_classes(windows, rows, voted)
             drawn.setdefault(f"{train} → {test}", (label, scores))
-        median = {name: {key: float(np.median([run[name][key] for run in runs])) for key in TRANSFER_COLUMNS} for name in runs[0]}
+        median = {name: {key: float(np.median([run[name][key] for run in runs])) for key in TRANSFER_COLUMNS if key in figures}
+                  for name, figures in runs[0].items()}
         header, table = figure_rows(median)
         text.append(
             f"## Trained on {train}, tested on {test}\n\n{len(label)} clips, {label.sum()} of them screams; "
@@ -185,7 +189,7 @@ def transfer(args, windows, manifest):
     sides = "\n".join(f"- {side}: {', '.join(names)}" for side, names in SIDES.items())
     report = (f"# Transfer: whole collections held out\n\n`python compare_models.py --transfer --seeds {args.seeds}"
               f"{epochs_given(args)}`. "
-              f"Clip level, highest window. No clip of a tested collection was used for training, for stopping, or for the "
+              f"{CLIP_LEVEL} No clip of a tested collection was used for training, for stopping, or for the "
               f"operating point.\n\n{sides}\n\n" + "\n".join(text))
     print(report)
     write_text(os.path.join(args.models, "transfer.md"), report)
@@ -198,22 +202,24 @@ def cross_validate(args, windows, manifest):
     # the seed deals the folds: models of another one have seen clips of this test part
     folders = {os.path.join(args.work, f"folds-{k}", str(fold)): {"folds": k, "fold": fold, "seed": 0} for fold in range(k)}
     train_missing(args, folders, manifest["fingerprint"])
-    per_fold, labels, pooled = [], [], {}
+    per_fold, labels, pooled, means = [], [], {}, []
     for fold, folder in enumerate(folders):
         rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold, seed=0) == "test")
         ensemble = load_all_models(folder, args.trust_models)
-        label, scores = clip_scores(windows, rows, ensemble, score_rows(ensemble, windows, args.data, manifest, rows))
+        probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
+        label, scores = clip_scores(windows, rows, ensemble, probabilities)
         per_fold.append(figures_of(label, scores)[VOTE])
         labels.append(label)
+        means.append(mean_over_windows(windows, rows, ensemble.combine(probabilities)[0]))
         for name, (probability, verdict) in scores.items():
             pooled.setdefault(name, []).append((probability, verdict))
     label = np.concatenate(labels)
     scores = {name: tuple(np.concatenate(parts) for parts in zip(*runs)) for name, runs in pooled.items()}
-    header, table = figure_rows(figures_of(label, scores))
+    header, table = figure_rows(figures_of(label, scores) | {MEAN: ranking_figures(label, np.concatenate(means))})
     folds_header, folds_table = figure_rows({f"vote, fold {i}": figures for i, figures in enumerate(per_fold)})
     report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}{epochs_given(args)}`: {len(label)} clips, "
               f"{label.sum()} of them screams, each scored once by models that saw none of its group; scores of all folds "
-              "pooled.\n\n" + markdown_table(header, table) + "\n" + markdown_table(folds_header, folds_table))
+              f"pooled. {CLIP_LEVEL}\n\n" + markdown_table(header, table) + "\n" + markdown_table(folds_header, folds_table))
     print(report)
     write_text(os.path.join(args.models, "cross_validation.md"), report)
 

@@ -26,10 +26,20 @@ TESTS = {  # module of utils -> options of pytest: the tests that guard it, with
     "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
     "calibration": ["tests/test_calibration.py"],
+    "ranking": ["tests/test_ranking.py"],
     "ensemble": ["tests/test_ensemble.py", "-k", "majority or three_to_three or one_half_is_a or minority or flipped or swapped "
                  "or scikit or unlisted or malicious"],
 }
 BREAKS = [  # module, line, what it becomes
+    # the ranking of recordings
+    ("ranking", "SHARPNESS = 2.0", "SHARPNESS = 1.9"),
+    ("ranking", "NEAR_S = 3 * WINDOW_HOP", "NEAR_S = 2.9 * WINDOW_HOP"),
+    ("ranking", "NEAR_S = 3 * WINDOW_HOP", "NEAR_S = 4 * WINDOW_HOP"),
+    ("ranking", "            self.to_judge -= 1", "            pass"),
+    ("ranking", "start_s - self.windows[0][0] > NEAR_S", "start_s - self.windows[0][0] > 2 * NEAR_S"),
+    ("ranking", "start_s - self.windows[self.to_judge][0] > NEAR_S", "start_s - self.windows[self.to_judge][0] > 2 * NEAR_S"),
+    ("ranking", "max(self.highest, mean)", "mean"),
+    ("ranking", 'np.argsort(start_s, kind="stable")', "range(len(file))"),
     # the event machine
     ("events", "EXIT_SHARE = 0.6", "EXIT_SHARE = 0.9"),
     ("events", "STANDS_OUT_FROM = 0.05", "STANDS_OUT_FROM = 0.048"),

@@ -15,10 +15,11 @@ import pytest
 from synthetic_artifacts import write_artifacts
 
 from utils.artifacts import ArtifactError
-from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, plot_comparison,
-                              refuse_seen_clips, reliability, score_rows)
+from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
+                              plot_comparison, refuse_seen_clips, reliability, score_rows)
 from utils.dataset import Windows, read_windows
 from utils.ensemble import MODEL_FILES, combine
+from utils.ranking import recording_probabilities
 from utils.tables import markdown_table, write_csv, write_text
 
 
@@ -47,14 +48,20 @@ ROWS = np.array([0, 1, 2, 3])
 PROBABILITIES = np.array([[0.9, 0.1, 0.2], [0.2, 0.6, 0.7], [0.6, 0.1, 0.1], [0.1, 0.6, 0.3]])
 
 
-def test_a_clip_counts_with_its_highest_window_and_is_called_if_one_window_is():
+def test_a_clip_is_ranked_as_a_recording_and_is_called_if_one_window_is():
     label, scores = clip_scores(WINDOWS, ROWS, ThreeModels(), PROBABILITIES)
     assert label.tolist() == [1, 0]
-    assert scores["svm"][0].tolist() == [0.9, 0.6] and scores["svm"][1].tolist() == [True, True]
-    assert scores["cnn"][0].tolist() == [0.6, 0.6] and scores["cnn_mel"][1].tolist() == [True, False]
+    ranked = recording_probabilities(WINDOWS.file[ROWS], WINDOWS.start_s[ROWS], PROBABILITIES[:, 0])
+    assert scores["svm"][0].tolist() == ranked.tolist() and 0.2 < ranked[0] < 0.9 and 0.1 < ranked[1] < 0.6
+    assert scores["svm"][1].tolist() == [True, True] and scores["cnn_mel"][1].tolist() == [True, False]
     # two of three say scream in one window of a; in b each window has one vote, and votes of two windows do not add up
     assert scores[VOTE][1].tolist() == [True, False]
     assert list(scores) == ["svm", "cnn", "cnn_mel", VOTE]
+
+
+def test_the_mean_over_windows_is_that_of_log_odds():
+    mean = mean_over_windows(WINDOWS, ROWS, np.array([0.9, 0.9, 0.5, 0.8]))
+    assert mean.tolist() == pytest.approx([np.log(9), np.log(4) / 2])
 
 
 def test_figures_of_the_models_and_the_vote():

@@ -64,11 +64,14 @@ def test_a_clip_counts_with_its_highest_window():
     assert score.tolist() == [-3.0, 0.9, 0.4]
 
 
-def test_clip_figures_count_clips_and_call_at_one_half():
+def test_clip_figures_count_clips_call_at_one_half_and_rank_as_recordings():
     file = np.array(["a", "a", "b", "c", "c", "d"], dtype=object)
     label = np.array([1, 1, 0, 0, 0, 1])
-    figures = clip_figures(file, label, np.array([0.1, 0.5, 0.4999, 0.2, 0.8, 0.3]))
+    start_s = np.array([0, 1.0, 0, 0, 1.0, 0])
+    figures = clip_figures(file, label, start_s, np.array([0.1, 0.5, 0.4999, 0.2, 0.8, 0.3]))
     assert (figures["clips"], figures["screams"]) == (4, 2)
-    assert figures["confusion_matrix"] == [[1, 1], [1, 1]]
-    assert figures["roc_auc"] == pytest.approx(1 / 4)
+    assert figures["confusion_matrix"] == [[1, 1], [1, 1]]  # one window of a and of c reaches 0.5
+    assert figures["roc_auc"] == 0  # but beside its other window a ranks below b
+    figures = clip_figures(file, label, 10 * start_s, np.array([0.1, 0.5, 0.4999, 0.2, 0.8, 0.3]))
+    assert figures["roc_auc"] == 1 / 4  # ten seconds apart they do not change each other
     assert all(isinstance(v, (float, int, list)) for v in figures.values())  # goes into JSON

@@ -217,11 +217,13 @@ def open_journal(args, ensemble, n_inputs):
     from utils.ensemble import MODEL_FILES
     from utils.events import RULE
     from utils.journal import Journal
+    from utils.ranking import NEAR_S, SHARPNESS
 
     files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
     settings = result_settings(args, ensemble) | {
         "calibrations": ensemble.calibrations,
         "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB},
+        "ranking": {"near_s": NEAR_S, "sharpness": SHARPNESS},
         "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},
         "outputs": {name: os.path.abspath(value) if isinstance(value := getattr(args, name), str) else value
                     for name in ("audacity", "raven", "clips", "plot", "explain", "scores")},

@@ -6,12 +6,15 @@ import time
 import numpy as np
 
 from utils.artifacts import ArtifactError, training_settings
+from utils.calibration import log_odds
 from utils.dataset import EXTRACT, HOW_TO_GROUP, MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
 from utils.evaluation import highest_window, ranking_figures, verdict_figures
 from utils.figures import empty_figure, import_seaborn, save_figure
+from utils.ranking import recording_probabilities
 
 VOTE = "vote"
+MEAN = "vote, mean of windows"  # a clip's probability as audio taggers are usually scored, for comparison with them
 COLUMNS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "roc_auc": "ROC-AUC", "mcc": "MCC",
            "average_precision": "AP", "recall_at_1_fpr": "recall at 1 % FP", "recall_at_5_fpr": "recall at 5 % FP",
            "false_positive_rate": "FP rate", "ms_per_window": "ms/window", "file_mb": "MB"}
@@ -54,17 +57,24 @@ def time_models(ensemble, windows, data_dir, manifest, rows, repeats=5):
 def clip_scores(windows, rows, ensemble, probabilities):
     """Clip level: label [n_clips], {model or "vote": (probability [n_clips], verdict [n_clips])}.
 
-    A clip's probability is the highest of its windows. It is called a scream if one window is.
+    A clip's probability is that of utils.ranking, as main.py gives it. It is called a scream if one window is.
     """
-    file, label = windows.file[rows], windows.label[rows]
+    file, label, start_s = windows.file[rows], windows.label[rows], windows.start_s[rows]
     scores = {}
     for column, name in enumerate(ensemble.names):
-        _, highest = highest_window(file, label, probabilities[:, column])
-        scores[name] = highest, highest >= 0.5
+        probability = probabilities[:, column]
+        scores[name] = (recording_probabilities(file, start_s, probability),
+                        highest_window(file, label, probability)[1] >= 0.5)
     probability, _, verdict = ensemble.combine(probabilities)
-    clip_label, highest = highest_window(file, label, probability)
-    scores[VOTE] = highest, highest_window(file, label, verdict.astype(float))[1] > 0.5
+    clip_label, called = highest_window(file, label, verdict.astype(float))
+    scores[VOTE] = recording_probabilities(file, start_s, probability), called > 0.5
     return clip_label, scores
+
+
+def mean_over_windows(windows, rows, probability):
+    """Per clip, sorted by file, the mean log-odds of its windows: float [n_clips]."""
+    _, index = np.unique(windows.file[rows], return_inverse=True)
+    return np.bincount(index, log_odds(probability)) / np.bincount(index)
 
 
 def figures_of(label, scores):
@@ -77,9 +87,9 @@ def confused_classes(windows, rows, probability, most=5):
     """The sound classes with most clips above the 1 % false-positive level: [(class, clips above, clips)]."""
     names = np.array([f"{s}/{c}" for s, c in zip(windows.source[rows], windows.sound_class[rows])])
     _, first = np.unique(windows.file[rows], return_index=True)
-    label, highest = highest_window(windows.file[rows], windows.label[rows], probability)
-    others = label == 0
-    above = others & (highest > np.quantile(highest[others], 0.99))
+    others = windows.label[rows][first] == 0
+    ranked = recording_probabilities(windows.file[rows], windows.start_s[rows], probability)
+    above = others & (ranked > np.quantile(ranked[others], 0.99))
     clip_class = names[first]
     counted = [(str(name), int((above & (clip_class == name)).sum()), int((clip_class == name).sum()))
                for name in np.unique(clip_class[above])]

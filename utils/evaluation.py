@@ -4,6 +4,8 @@ import numpy as np
 from sklearn.metrics import (accuracy_score, average_precision_score, confusion_matrix, f1_score, matthews_corrcoef,
                              precision_score, recall_score, roc_auc_score)
 
+from utils.ranking import recording_probabilities
+
 
 def metrics_of(all_data):
     """What the figures in a model's JSON were measured on, for its field of this name."""
@@ -38,14 +40,14 @@ def verdict_figures(label, verdict):
     }
 
 
-def clip_figures(file, label, probability):
-    """All figures at clip level: a clip's probability is that of its highest window, 0.5 is the operating point.
+def clip_figures(file, label, start_s, probability):
+    """All figures at clip level: clips are ranked as recordings are, and called a scream if one window reaches 0.5.
 
-    file, label, probability: [n_windows].
+    file, label, start_s, probability: [n_windows].
     """
-    clip_label, clip_probability = highest_window(file, label, probability)
-    return verdict_figures(clip_label, clip_probability >= 0.5) | ranking_figures(clip_label, clip_probability) | {
-        "clips": len(clip_label), "screams": int(clip_label.sum())}
+    clip_label, highest = highest_window(file, label, probability)
+    ranking = ranking_figures(clip_label, recording_probabilities(file, start_s, probability))
+    return verdict_figures(clip_label, highest >= 0.5) | ranking | {"clips": len(clip_label), "screams": int(clip_label.sum())}
 
 
 def highest_window(file, label, score):

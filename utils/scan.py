@@ -15,6 +15,7 @@ import numpy as np
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows
 from utils.background_noise import noise_power, subtract_noise
 from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of
+from utils.ranking import RecordingProbability
 
 BATCH = 32  # windows scored together at most: larger ones gain little, and a minute's
 # recording still keeps two threads busy
@@ -209,10 +210,11 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     soon as one has begun, with its end and scores as far as they are known.
     clock: for sound that is heard as it comes, a function that returns the time of day, such as local_time: on_event and
     on_start then get the "time" (ISO 8601) at which an event began. The record is the same with and without it.
-    The record holds file, duration_s, verdict, probability (the highest of all windows), votes and models (those of
-    that window) and events. Raises AudioError when the blocks do.
+    The record holds file, duration_s, verdict, probability (see utils.ranking), votes and models (those of the most
+    probable window) and events. Raises AudioError when the blocks do.
     """
     detector, background, recent = EventDetector(settings), Background(hop / SAMPLE_RATE, settings.second_look), RecentSamples()
+    recording = RecordingProbability()
     events, best, announced = [], None, None
 
     def tell(listener, event):
@@ -243,6 +245,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         if on_start and begun and detector.event is not announced:
             announced = detector.event
             tell(on_start, begun)
+        recording.add(window.start_s, window.probability)
         if best is None or window.probability > best.probability:
             best = window
         if on_window:
@@ -253,7 +256,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         "file": file,
         "duration_s": round(recent.end / SAMPLE_RATE, 3),
         "verdict": "scream" if events else "non_scream",
-        "probability": round(best.probability, 6) if best else 0.0,
+        "probability": round(recording.finish(), 6),
         "votes": best.votes if best else 0,
         "models": {name: {"verdict": "scream" if score >= 0.5 else "non_scream", "probability": round(float(score), 6)}
                    for name, score in zip(ensemble.names, scores)},

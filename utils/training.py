@@ -391,7 +391,8 @@ def evaluate_network(network, data, noisy, device):
     metrics = {}
     for part, scores in logits.items():
         rows = data.rows[part]
-        metrics[part] = clip_figures(windows.file[rows], windows.label[rows], probability_of(scores, calibration))
+        metrics[part] = clip_figures(windows.file[rows], windows.label[rows], windows.start_s[rows],
+                                     probability_of(scores, calibration))
     return calibration, metrics
 
 
