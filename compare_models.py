@@ -24,6 +24,7 @@ from utils.comparison import (MEAN, VOTE, clip_scores, confused_classes, figure_
 from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
 from utils.evaluation import ranking_figures
+from utils.noise_level import NOISE_FILE
 from utils.options import add_trust_option
 from utils.tables import markdown_table, write_csv, write_text
 
@@ -91,8 +92,10 @@ def train_missing(args, tasks, fingerprint):
             wanted |= importlib.import_module(os.path.splitext(stage)[0]).SETTINGS
             wanted["epochs"] = args.epochs or wanted["epochs"]
         made = [name for name in MODEL_FILES if training_command(name) == f"python {stage}"]
-        if all(is_trained(os.path.join(folder, os.path.splitext(MODEL_FILES[name])[0] + ".json"),
-                          wanted | {"fingerprint": fingerprint}) for name in made):
+        files = [os.path.splitext(MODEL_FILES[name])[0] + ".json" for name in made]
+        if stage == "train_ml.py":
+            files.append(NOISE_FILE)
+        if all(is_trained(os.path.join(folder, file), wanted | {"fingerprint": fingerprint}) for file in files):
             return
         if stopped.is_set():
             return

@@ -6,7 +6,8 @@
 
 Writes audio_features.csv (one row per window), data/cnn_spectrograms.npy, data/cnn_mel_spectrograms.npy and
 data/cnn_labels.npy (row i of each is row i of the CSV), data/augmented_features.csv (more rows for the classical
-models: clips placed in scenes) and data/manifest.json (what all of it was made from).
+models: clips placed in scenes), data/noise_features.csv (clips in noise, to know noise by) and data/manifest.json (what
+all of it was made from).
 """
 
 import argparse
@@ -24,13 +25,18 @@ from tqdm import tqdm
 
 from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
-from utils.dataset import (AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, SPLITS, STFT_NPY, SYNTHESISED,
-                           check_seed, find_clips, fingerprint, group_identical_clips, join_near_copies, split_clips)
+from utils.dataset import (AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS, STFT_NPY,
+                           SYNTHESISED, check_seed, find_clips, fingerprint, group_identical_clips, join_near_copies, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
-from utils.extraction import describe_clip, describe_scenes, describe_signal, describe_signal_again, synthesised_clip
+from utils.extraction import (describe_clip, describe_noisy, describe_scenes, describe_signal, describe_signal_again,
+                              synthesised_clip)
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
 
 DEFAULT_FOLDERS = ("Converted_Separately", "ESC-50-master", "noise-of-life")
+# sound classes of ESC-50, noise-of-life and moodist that are steady noise of places
+AMBIENCE = {"rain", "sea_waves", "wind", "helicopter", "airplane", "train", "engine", "washing_machine", "crackling_fire",
+            "fire_crackling", "Water", "nature", "places", "urban", "transport"}
+NOISY_COPIES = 3  # windows in ambience per clip, from which noise is known
 COPIES = {"scream": 16, "non_scream": 4}  # augmented scenes per clip: screams are rare
 SIGNAL_COPIES = 3  # further signals of its kind for each synthesised one, in the augmented rows
 
@@ -152,25 +158,46 @@ def write_table(path, readable, clips, splits):
                                clip.source, group, split, clip.sound_class])
 
 
-def write_augmented(clips, args, path):
-    """Write augmented rows for every clip; later stages use only those whose recordings they train on."""
-    signals = [(number, variant) for variant in range(1, SIGNAL_COPIES + 1) for number in range(args.signals)] if clips else []
-    tasks = itertools.chain(
-        (delayed(describe_scenes)(clip, backgrounds, [args.seed, index])
-         for index, (clip, backgrounds) in enumerate(zip(clips, choose_backgrounds(clips, args.seed)))),
-        (delayed(describe_signal_again)(number, args.seed, variant) for number, variant in signals))
-    made_of = Parallel(args.jobs, return_as="generator")(tasks)
-    all_clips = [*clips, *(synthesised_clip(number) for number, _ in signals)]
+def choose_noises(clips, seed):
+    """For each clip the ambience that is mixed in for utils.noise_level; none where there is no ambience."""
+    rng = np.random.default_rng([seed, 1])
+    ambience = [c for c in clips if c.label == "non_scream" and c.sound_class in AMBIENCE]
+    return [[ambience[rng.integers(len(ambience))] for _ in range(NOISY_COPIES if ambience else 0)] for _ in clips]
+
+
+def write_copies(path, tasks, clips, title, args):
+    """Write a row for each of the copies that the tasks make of these clips. Returns how many.
+
+    Later stages use only those whose recordings, clip and background, they train on.
+    """
     n_rows = 0
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as table:
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "source", "group", "sound_class", "mix_source", "mix_group"])
-        for made, clip in tqdm(zip(made_of, all_clips), total=len(all_clips), unit="clip", desc="scenes", disable=None):
+        made_of = Parallel(args.jobs, return_as="generator")(tasks)
+        for made, clip in tqdm(zip(made_of, clips), total=len(clips), unit="clip", desc=title, disable=None):
             for background, values in made:
                 rows.writerow([clip.path, clip.label, *(f"{v:.9g}" for v in values), clip.source, clip.group,
                                clip.sound_class, background.source, background.group])
                 n_rows += 1
     return n_rows
+
+
+def write_augmented(path, clips, args):
+    """Write scenes of every clip and more of the synthesised signals, for the classical models. Returns how many rows."""
+    signals = [(number, variant) for variant in range(1, SIGNAL_COPIES + 1) for number in range(args.signals)] if clips else []
+    tasks = itertools.chain(
+        (delayed(describe_scenes)(clip, backgrounds, [args.seed, index])
+         for index, (clip, backgrounds) in enumerate(zip(clips, choose_backgrounds(clips, args.seed)))),
+        (delayed(describe_signal_again)(number, args.seed, variant) for number, variant in signals))
+    return write_copies(path, tasks, [*clips, *(synthesised_clip(number) for number, _ in signals)], "scenes", args)
+
+
+def write_noisy(path, clips, args):
+    """Write windows of every clip in noise, for utils.noise_level. Returns how many rows."""
+    tasks = (delayed(describe_noisy)(clip, noises, [args.seed, index, 1])
+             for index, (clip, noises) in enumerate(zip(clips, choose_noises(clips, args.seed))))
+    return write_copies(path, tasks, clips, "noise", args)
 
 
 def warn_of_missing_parts(clips, splits):
@@ -212,10 +239,11 @@ def main(argv=None):
     settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment, "signals": args.signals}
 
     names = {"csv": args.csv, "stft": os.path.join(args.data, STFT_NPY), "mel": os.path.join(args.data, MEL_NPY),
-             "labels": os.path.join(args.data, LABELS_NPY), "augmented": os.path.join(args.data, AUGMENTED_CSV)}
+             "labels": os.path.join(args.data, LABELS_NPY), "augmented": os.path.join(args.data, AUGMENTED_CSV),
+             "noise": os.path.join(args.data, NOISE_CSV)}
     with atomic_path(names["csv"]) as table, atomic_path(names["stft"]) as stft, atomic_path(names["mel"]) as mel, \
             atomic_path(names["labels"]) as label_file, atomic_path(names["augmented"]) as augmented, \
-            joblib_backend(args.backend, args.scheduler):
+            atomic_path(names["noise"]) as noise, joblib_backend(args.backend, args.scheduler):
         paths = {"csv": table, "stft": stft, "mel": mel}
         readable, failures = write_spectrograms(clips, args, paths)
         if len(failures) == len(clips):
@@ -227,9 +255,10 @@ def main(argv=None):
         labels = [int(clip.label == "scream") for clip, features, _ in readable for _ in features]
         with open(label_file, "wb") as file:
             np.save(file, np.array(labels, np.int64))
-        n_augmented = write_augmented([] if args.no_augment else clips, args, augmented)
+        to_augment = [] if args.no_augment else clips
+        n_augmented = write_augmented(augmented, to_augment, args) + write_noisy(noise, to_augment, args)
         sizes = {os.path.basename(names[key]): os.path.getsize(path) for key, path in
-                 {**paths, "labels": label_file, "augmented": augmented}.items()}
+                 {**paths, "labels": label_file, "augmented": augmented, "noise": noise}.items()}
     write_json(os.path.join(args.data, MANIFEST), {
         "settings": SIGNAL_SETTINGS, "seed": args.seed, "clips": len(clips), "windows": len(labels), "failures": failures,
         "fingerprint": fingerprint(clips, settings), "files": sizes,

@@ -4,8 +4,9 @@
     python train_ml.py --features table.csv --models DIR        any table with file,label and the 34 features
     python train_ml.py --features table.csv --models DIR --split random      as others report: 80/20, stratified
 
-Reads audio_features.csv and data/augmented_features.csv (python extract_features.py makes them). Writes three
-scikit-learn pipelines and a JSON beside each (settings, operating point, figures) to models/.
+Reads audio_features.csv, data/augmented_features.csv and data/noise_features.csv (python extract_features.py makes them).
+Writes three scikit-learn pipelines and a JSON beside each (settings, operating point, figures) to models/, and noise.json,
+by which the vote knows how noisy a short clip is.
 A bare table has no groups: near-identical rows and neighbouring file numbers are then grouped, and the accuracy of a
 random split, which puts near copies on both sides, is printed beside the honest one.
 """
@@ -26,11 +27,13 @@ from sklearn.svm import SVC
 from utils.artifacts import (ArtifactError, atomic_path, check_evaluated, library_versions, list_pickle, read_json, run_stage,
                              sha256_of, write_json)
 from utils.calibration import fit_calibration, probability_of
-from utils.dataset import (AUGMENTED_CSV, EXTRACT, HOW_TO_GROUP, add_split_options, check_size, check_split_options,
-                           choose_split, copies_of, group_near_copies, read_manifest, read_windows, spread_groups)
+from utils.dataset import (AUGMENTED_CSV, EXTRACT, HOW_TO_GROUP, NOISE_CSV, SYNTHESISED, add_split_options, check_size,
+                           check_split_options, choose_split, copies_of, group_near_copies, read_manifest, read_windows,
+                           spread_groups)
 from utils.ensemble import CLASSICAL_FILES, classical_score
 from utils.evaluation import clip_figures, highest_window, metrics_of
 from utils.features import SIGNAL_SETTINGS
+from utils.noise_level import NO_NOISE, NOISE_FILE, as_json, fit_noise_level
 
 # Smooth boundaries only: sharper ones win inside the collections and lose on others (models/EXPERIMENTS.md).
 SVM_GRID = {"svc__C": [0.25, 0.5, 1], "svc__gamma": [0.001, 0.002, 0.003]}
@@ -168,6 +171,21 @@ def train_all(windows, extra, split, settings, args, write=True):
     return figures
 
 
+def train_noise_level(windows, noisy, split, settings, args):
+    """Learn from the training rows and their copies in noise how noisy a window is, and write it beside the models."""
+    path = os.path.join(args.models, NOISE_FILE)
+    clean = windows.rows((split == "train") & (windows.source != SYNTHESISED))
+    if not len(noisy):
+        write_json(path, as_json(NO_NOISE, settings))
+        print(f"\nnoise: no rows in noise to learn from, so short clips are judged as if there were none\n  wrote {path}")
+        return
+    level = fit_noise_level(clean.features, noisy.features)
+    write_json(path, as_json(level, settings))
+    heard = np.concatenate([level.probability(rows.features) >= 0.5 for rows in (clean, noisy)])
+    print(f"\nnoise: {heard[len(clean):].mean():.3f} of {len(noisy)} windows in noise are heard as such, "
+          f"{heard[:len(clean)].mean():.3f} of the {len(clean)} others\n  wrote {path}")
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_split_options(parser)
@@ -203,6 +221,7 @@ def main(argv=None):
         split = choose_split(windows, args.sources, args.folds, args.fold, args.all_data, args.seed)
         copies = read_windows(os.path.join(args.data, AUGMENTED_CSV), manifest)
         extra = {part: copies_of(part, copies, windows, split) for part in ("train", "validation")}
+        noisy = copies_of("train", read_windows(os.path.join(args.data, NOISE_CSV), manifest), windows, split)
         settings["fingerprint"] = manifest["fingerprint"]
     if args.split == "random":
         extra, split = {}, random_split(windows)
@@ -211,6 +230,8 @@ def main(argv=None):
     print(f"windows: {', '.join(f'{(split == part).sum()} {part}' for part in ('train', 'validation', 'test'))}; "
           f"{len(extra.get('train', ()))} augmented rows")
     honest = train_all(windows, extra, split, settings, args)
+    if not bare and args.split == "group":
+        train_noise_level(windows, noisy, split, settings, args)
     if bare and args.split == "group":
         print("\nwith a random split, near copies on both sides (--split random):")
         as_published = argparse.Namespace(**vars(args) | {"split": "random", "seed": PUBLISHED_SEED})

@@ -26,6 +26,7 @@ from utils.audio import clean_window, cut_windows, read_audio
 from utils.comparison import refuse_seen_clips
 from utils.dataset import FEATURES_CSV, audio_files, read_manifest, read_windows
 from utils.ensemble import load_ensemble
+from utils.features import describe_windows
 from utils.figures import empty_figure, save_figure
 from utils.options import add_trust_option
 from utils.scan import scan
@@ -70,13 +71,13 @@ def conditions(ambience):
     return changes
 
 
-def verdict_and_probability(ensemble, samples):
-    """As main.py on a file: a clip is a scream if one of its windows is."""
+def is_called(ensemble, samples):
+    """As main.py on a file of a few seconds: a clip is a scream if one of its windows is."""
     windows = [window for _, piece in cut_windows([samples]) if (window := clean_window(piece)) is not None]
     if not windows:
-        return False, 0.0
-    probability, _, verdict = ensemble.combine(ensemble.score(windows))
-    return bool(verdict.any()), float(probability.max())
+        return False
+    described = describe_windows(windows)
+    return bool(ensemble.verdict_alone(ensemble.score_described(*described), described[0]).any())
 
 
 def choose_clips(windows, split, n_others, seed):
@@ -96,7 +97,7 @@ def measure(ensemble, clips, label, changes, seed):
     with tqdm(total=total, unit="condition", disable=None) as bar:
         for group, steps in changes.items():
             for name, change in steps.items():
-                called = np.array([verdict_and_probability(ensemble, change(samples, np.random.default_rng([seed, i])))[0]
+                called = np.array([is_called(ensemble, change(samples, np.random.default_rng([seed, i])))
                                    for i, samples in enumerate(clips)])
                 rows.append((group, name, float(called[label == 1].mean()), float(called[label == 0].mean())))
                 bar.update()

@@ -18,7 +18,8 @@ from utils.artifacts import ArtifactError
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
                               plot_comparison, refuse_seen_clips, reliability, score_rows)
 from utils.dataset import Windows, read_windows
-from utils.ensemble import MODEL_FILES, combine
+from utils.ensemble import MODEL_FILES, Ensemble, combine
+from utils.noise_level import NOISE_FILE
 from utils.ranking import recording_probabilities
 from utils.tables import markdown_table, write_csv, write_text
 
@@ -35,6 +36,9 @@ def windows_of(rows):
 
 
 class ThreeModels:
+    noise = None
+    verdict_alone = Ensemble.verdict_alone
+
     names = ("svm", "cnn", "cnn_mel")
 
     @staticmethod
@@ -220,6 +224,8 @@ def test_only_what_is_not_trained_yet_is_trained(tmp_path, monkeypatch):
     for name, file in MODEL_FILES.items():
         made = report(options=wanted | settings.get(name, {}))
         (tmp_path / file).with_suffix(".json").write_text(json.dumps(made))
+    assert stages_run(monkeypatch, tmp_path, wanted)[0] == ["train_ml.py"], "the noise level is missing"
+    (tmp_path / NOISE_FILE).write_text(json.dumps(report(options=wanted)))
     assert stages_run(monkeypatch, tmp_path, wanted)[0] == []
     assert stages_run(monkeypatch, tmp_path, {"folds": 5, "fold": 2})[0] == list(STAGES)
     assert stages_run(monkeypatch, tmp_path, {"sources": ["esc10"], "seed": 0})[0] == list(STAGES)

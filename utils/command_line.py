@@ -217,6 +217,7 @@ def open_journal(args, ensemble, n_inputs):
     from utils.ensemble import MODEL_FILES
     from utils.events import RULE
     from utils.journal import Journal
+    from utils.noise_level import MOST_SHIFT, NOISE_FILE, NOISY_FROM
     from utils.ranking import NEAR_S, SHARPNESS
 
     files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
@@ -224,6 +225,8 @@ def open_journal(args, ensemble, n_inputs):
         "calibrations": ensemble.calibrations,
         "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB},
         "ranking": {"near_s": NEAR_S, "sharpness": SHARPNESS},
+        "noise": {"from": NOISY_FROM, "most_shift": MOST_SHIFT,
+                  "level": sha256_of(noise) if os.path.isfile(noise := os.path.join(args.models, NOISE_FILE)) else None},
         "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},
         "outputs": {name: os.path.abspath(value) if isinstance(value := getattr(args, name), str) else value
                     for name in ("audacity", "raven", "clips", "plot", "explain", "scores")},

@@ -57,7 +57,8 @@ def time_models(ensemble, windows, data_dir, manifest, rows, repeats=5):
 def clip_scores(windows, rows, ensemble, probabilities):
     """Clip level: label [n_clips], {model or "vote": (probability [n_clips], verdict [n_clips])}.
 
-    A clip's probability is that of utils.ranking, as main.py gives it. It is called a scream if one window is.
+    A clip's probability is that of utils.ranking, as main.py gives it. A model calls it a scream if one window
+    reaches 0.5, the vote if it does so with one window as in a recording of a few seconds.
     """
     file, label, start_s = windows.file[rows], windows.label[rows], windows.start_s[rows]
     scores = {}
@@ -65,7 +66,8 @@ def clip_scores(windows, rows, ensemble, probabilities):
         probability = probabilities[:, column]
         scores[name] = (recording_probabilities(file, start_s, probability),
                         highest_window(file, label, probability)[1] >= 0.5)
-    probability, _, verdict = ensemble.combine(probabilities)
+    probability, _, _ = ensemble.combine(probabilities)
+    verdict = ensemble.verdict_alone(probabilities, windows.features[rows])
     clip_label, called = highest_window(file, label, verdict.astype(float))
     scores[VOTE] = recording_probabilities(file, start_s, probability), called > 0.5
     return clip_label, scores

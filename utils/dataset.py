@@ -24,7 +24,7 @@ EXTRACT = "python extract_features.py"
 HOW_TO_GROUP = (f"names with numbers of one block of {NEIGHBOURS_PER_GROUP} count as cuts of one recording, which stays on one "
                 "side of the split, unless a clips.csv with a column group says what belongs together; so do clips that sound "
                 "nearly the same")
-FEATURES_CSV, AUGMENTED_CSV = "audio_features.csv", "augmented_features.csv"
+FEATURES_CSV, AUGMENTED_CSV, NOISE_CSV = "audio_features.csv", "augmented_features.csv", "noise_features.csv"
 STFT_NPY, MEL_NPY, LABELS_NPY = "cnn_spectrograms.npy", "cnn_mel_spectrograms.npy", "cnn_labels.npy"
 MANIFEST = "manifest.json"
 SYNTHESISED = "synthesised"  # source of the signals that stage 1 makes itself: always for training
@@ -344,7 +344,8 @@ def read_windows(csv_path, manifest=None):
         raise ArtifactError(f"{csv_path} has features that are not numbers: run {EXTRACT} again") from None
     if not np.isfinite(features).all():
         raise ArtifactError(f"{csv_path} has features that are not finite: run {EXTRACT} again")
-    if not len(table) or not set(table["label"]) <= {"scream", "non_scream"}:
+    no_rows = not len(table) and "mix_group" not in table  # there may be no copies of clips
+    if no_rows or not set(table["label"]) <= {"scream", "non_scream"}:
         raise ArtifactError(f"{csv_path} must have rows, each labelled scream or non_scream")
 
     def column(name, default):

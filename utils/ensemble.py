@@ -12,6 +12,7 @@ import numpy as np
 from utils.artifacts import ArtifactError, is_listed, read_json
 from utils.calibration import log_odds, probability_of
 from utils.features import SIGNAL_SETTINGS, describe_windows
+from utils.noise_level import read_noise_level
 
 # model name -> file in models/ and the stage that makes it
 CLASSICAL_FILES = {"svm": "svm_esc50_pipeline.pkl", "random_forest": "random_forest_esc50_pipeline.pkl",
@@ -179,7 +180,9 @@ def in_batches(spectrograms, size):
 class Ensemble:
     """The loaded models. `names` in voting order; `missing` says for each absent model why and how to train it."""
 
-    def __init__(self, classical, networks, reports, missing, device, threads=1):
+    def __init__(self, classical, networks, reports, missing, device, threads=1, noise=None):
+        """noise: utils.noise_level.NoiseLevel, or None where there is none."""
+        self.noise = noise
         self.classical, self.networks, self.reports, self.threads = classical, networks, reports, threads
         self.calibrations = {name: report["calibration"] for name, report in reports.items()}
         self.missing, self.device = missing, device
@@ -196,7 +199,7 @@ class Ensemble:
         """The same with one model alone."""
         classical = {name: self.classical[name]} if name in self.classical else {}
         networks = {name: self.networks[name]} if name in self.networks else {}
-        return Ensemble(classical, networks, {name: self.reports[name]}, {}, self.device)
+        return Ensemble(classical, networks, {name: self.reports[name]}, {}, self.device, noise=self.noise)
 
     def score(self, windows):
         """Cleaned windows (n of float32 [65,024]) -> probabilities [n, n_models]; 0.5 is a model's operating point."""
@@ -232,6 +235,19 @@ class Ensemble:
     def combine(self, probabilities):
         """Vote: probabilities [n, n_models] -> (ensemble probability [n], votes int [n], verdict bool [n])."""
         return combine(probabilities)
+
+    def verdict_alone(self, probabilities, features):
+        """The verdict on windows of which nothing before is known, with the operating point of the noise in each: bool [n].
+
+        probabilities: [n, n_models]; features: [n, 34]. What the vote calls a scream is one in any case.
+        """
+        return verdict_in_noise(probabilities, self.noise.shift(features) if self.noise else np.zeros(len(features)))
+
+
+def verdict_in_noise(probabilities, shift):
+    """Majority of the models [n, n_models] with their log-odds raised by `shift` [n]: bool [n]."""
+    raised = log_odds(np.asarray(probabilities, float), LEAST_PROBABILITY) + np.asarray(shift)[:, None]
+    return combine(1 / (1 + np.exp(-raised)))[2]
 
 
 def combine(probabilities):
@@ -281,4 +297,4 @@ def load_ensemble(models_dir="models", names=MODEL_NAMES, device="auto", threads
             del reports[name]
     if not reports:
         raise ArtifactError("; ".join(missing.values()))
-    return Ensemble(classical, networks, reports, missing, used_device, threads or 1)
+    return Ensemble(classical, networks, reports, missing, used_device, threads or 1, read_noise_level(models_dir))

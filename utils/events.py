@@ -92,11 +92,12 @@ class Background:
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
         self.windows = collections.deque()  # (start in seconds, probability), oldest first
 
-    def judge(self, start_s, votes, probability, verdict, look_again):
+    def judge(self, start_s, votes, probability, verdict, look_again, alone=None):
         """Whether the next window is a scream beside those before it.
 
         start_s: its start in seconds; votes, probability, verdict: as the vote gives them. look_again: a function that takes
         the starts of windows and returns the probability (0-1) of each on a second look; called only where that decides.
+        alone: a function that gives the verdict where too little is known of what was before; without it, it is `verdict`.
         Returns bool; after that the window is one of those before.
         """
         while self.windows and self.windows[0][0] < background_of(start_s)[0]:
@@ -104,7 +105,7 @@ class Background:
         before = list(self.windows)[: -self.n_same_sound]
         self.windows.append((start_s, probability))
         if len(before) < self.n_least:
-            return verdict
+            return alone() if alone else verdict
         if verdict and (probability >= SURE or votes >= SURE_VOTES):
             return True
         if probability < STANDS_OUT_FROM or probability <= max(earlier for _, earlier in before):

@@ -10,6 +10,8 @@ from utils.audio import SAMPLE_RATE, WINDOW, AudioError, clean_window, read_audi
 from utils.dataset import SYNTHESISED, Clip
 from utils.features import describe_window, describe_windows
 
+NOISE_SNR_DB = (-2.5, 12.5)  # of the rows by which utils.noise_level knows noise
+
 
 def describe_clip(clip):
     """(features [n, 34], STFT and mel-spectrograms float16 [n, 128, 128], starts in s [n]) of a clip, or the error."""
@@ -43,6 +45,26 @@ def describe_scenes(clip, backgrounds, seed):
             window = clean_window(scenes.random_scene(samples, read_audio(background.path), rng))
         except AudioError:
             continue
+        if window is not None:
+            rows.append((background, describe_window(window)[0]))
+    return rows
+
+
+def describe_noisy(clip, backgrounds, seed):
+    """Features of windows of a clip with noise mixed in, one per background: as describe_scenes."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    try:
+        samples, _ = trim_silence(read_audio(clip.path))
+    except AudioError:
+        return rows
+    for background in backgrounds:
+        try:
+            noise, _ = trim_silence(read_audio(background.path))
+        except AudioError:
+            continue
+        piece = samples if len(samples) <= WINDOW else scenes.loop_to(samples, WINDOW, rng)
+        window = clean_window(scenes.mix(piece, scenes.loop_to(noise, len(piece), rng), rng.uniform(*NOISE_SNR_DB)))
         if window is not None:
             rows.append((background, describe_window(window)[0]))
     return rows

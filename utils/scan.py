@@ -15,6 +15,7 @@ import numpy as np
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows
 from utils.background_noise import noise_power, subtract_noise
 from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of
+from utils.features import describe_window
 from utils.ranking import RecordingProbability
 
 BATCH = 32  # windows scored together at most: larger ones gain little, and a minute's
@@ -189,6 +190,14 @@ def loud_samples(samples):
     return samples if part is None else samples[round(part[0] * SAMPLE_RATE) : round(part[1] * SAMPLE_RATE)]
 
 
+def verdict_alone(recent, ensemble, window):
+    """The vote on a window of which nothing before is known: with the operating point of its noise."""
+    if window.verdict or getattr(ensemble, "noise", None) is None:
+        return window.verdict
+    features, _, _ = describe_window(clean_window(recent.cut(window.start_s, window.end_s)))
+    return bool(ensemble.verdict_alone(window.probabilities[None], features[None])[0])
+
+
 def rounded(event):
     """An event as users see it: times to the millisecond."""
     return {"start_s": round(event["start_s"], 3), "end_s": round(event["end_s"], 3),
@@ -233,7 +242,8 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         verdict = window.verdict
         if settings.contrast and settings.by_vote and window.probability > 0:  # 0: too quiet to be a background
             verdict = background.judge(window.start_s, window.votes, window.probability, verdict,
-                                       functools.partial(second_look, recent, ensemble, window.start_s))
+                                       functools.partial(second_look, recent, ensemble, window.start_s),
+                                       functools.partial(verdict_alone, recent, ensemble, window))
         recent.forget(background_of(window.start_s)[0])
         fires = settings.fires(window.votes, window.probability, verdict)
         counts = fires or window.probability >= settings.exit_threshold

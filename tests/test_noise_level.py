@@ -1,0 +1,140 @@
+"""How noisy a window is and what that does to the verdict on a clip of a few seconds."""
+
+import json
+
+import numpy as np
+import pytest
+from stand_in import StandIn
+
+from utils import extraction, noise_level, scenes
+from utils.artifacts import ArtifactError, write_json
+from utils.audio import SAMPLE_RATE, WINDOW
+from utils.dataset import Clip
+from utils.ensemble import Ensemble, verdict_in_noise
+from utils.events import Background
+from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS, describe_window
+from utils.noise_level import NOISE_FILE, NOISY_FROM, NoiseLevel, as_json, fit_noise_level, read_noise_level
+from utils.scan import scan
+
+SETTINGS = {"signal": SIGNAL_SETTINGS}
+
+
+def level_of_first_feature(probability_at_1):
+    """A NoiseLevel that looks at the first feature only."""
+    coefficients = np.zeros(34)
+    coefficients[0] = np.log(probability_at_1 / (1 - probability_at_1))
+    return NoiseLevel(np.zeros(34), np.ones(34), coefficients, 0.0)
+
+
+def features_with(first):
+    features = np.zeros((len(first), 34))
+    features[:, 0] = first
+    return features
+
+
+def test_noise_shifts_from_its_least_probability_in_a_straight_line():
+    level = level_of_first_feature(0.9)
+    assert level.probability(features_with([0, 1, -1])) == pytest.approx([0.5, 0.9, 0.1])
+    shift = level.shift(features_with([0, 1, -1, 100]))
+    assert shift == pytest.approx([2 * (0.5 - 0.2) / 0.8, 2 * (0.9 - 0.2) / 0.8, 0, 2])
+    assert NOISY_FROM == 0.2 and noise_level.MOST_SHIFT == 2
+
+
+def test_noise_is_told_by_what_differs_whatever_its_unit():
+    rng = np.random.default_rng(0)
+    clean = rng.normal(size=(300, 34)) * 1000
+    noisy = rng.normal(size=(300, 34)) * 1000
+    noisy[:, 5] += 5000
+    level = fit_noise_level(clean, noisy)
+    assert level.probability(clean).mean() < 0.1 and level.probability(noisy).mean() > 0.9
+    assert np.argmax(np.abs(level.coefficients)) == 5
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    rng = np.random.default_rng(1)
+    level = fit_noise_level(rng.normal(size=(50, 34)), rng.normal(1, 1, size=(50, 34)))
+    write_json(tmp_path / NOISE_FILE, as_json(level, SETTINGS))
+    features = rng.normal(size=(9, 34))
+    assert read_noise_level(tmp_path).probability(features) == pytest.approx(level.probability(features), abs=0)
+    assert read_noise_level(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda stored: stored.pop("intercept"), "does not describe"),
+    (lambda stored: stored["mean"].pop("rms_std"), "does not describe"),
+    (lambda stored: stored["coefficients"].update(mfcc1_mean="x"), "does not describe"),
+    (lambda stored: stored["scale"].update(mfcc1_mean=0.0), "other settings"),
+    (lambda stored: stored.update(intercept=float("nan")), "other settings"),
+    (lambda stored: stored["settings"].update(signal={"hop": 1}), "other settings"),
+])
+def test_a_file_that_does_not_fit_is_refused(tmp_path, change, says):
+    stored = json.loads(json.dumps(as_json(level_of_first_feature(0.9), SETTINGS)))
+    change(stored)
+    (tmp_path / NOISE_FILE).write_text(json.dumps(stored))
+    with pytest.raises(ArtifactError, match=says) as refused:
+        read_noise_level(tmp_path)
+    assert NOISE_FILE in str(refused.value) and "train_ml.py" in str(refused.value)
+
+
+def test_the_shift_raises_every_model_and_never_takes_a_vote():
+    probabilities = np.array([[0.3] * 6, [0.3] * 6, [0.6] * 6, [0.1] * 6])
+    assert verdict_in_noise(probabilities, [0.0, 0.9, 0.0, 2.0]).tolist() == [False, True, True, False]
+    rng = np.random.default_rng(2)
+    probabilities = rng.uniform(size=(500, 6))
+    plain = verdict_in_noise(probabilities, np.zeros(500))
+    assert verdict_in_noise(probabilities, rng.uniform(0, 2, 500))[plain].all()
+
+
+def test_without_a_noise_level_the_vote_alone_decides():
+    ensemble = Ensemble({}, {}, {}, {}, "cpu")
+    assert ensemble.verdict_alone(np.array([[0.4] * 6, [0.6] * 6]), np.zeros((2, 34))).tolist() == [False, True]
+
+
+def test_the_noise_counts_only_where_nothing_before_is_known():
+    background = Background(1.5)
+    asked = []
+
+    def alone():
+        asked.append(True)
+        return True
+
+    judged = [background.judge(index * 1.5, 0, 0.3, False, lambda starts: np.ones(len(starts)), alone) for index in range(20)]
+    assert sum(judged) == len(asked) and judged[0] and not any(judged[-10:])
+
+
+class InNoise(StandIn):
+    """The stand-in with a noise level that hears noise everywhere, or nowhere."""
+
+    def __init__(self, intercept, **options):
+        super().__init__(**options)
+        self.noise = NoiseLevel(np.zeros(34), np.ones(34), np.zeros(34), intercept)
+
+    def verdict_alone(self, probabilities, features):
+        return Ensemble.verdict_alone(self, probabilities, features)
+
+
+@pytest.mark.parametrize("seconds, noisy, verdict", [(4, -30, "non_scream"), (4, 30, "scream"), (60, 30, "scream")])
+def test_a_weak_scream_in_a_noisy_clip_is_an_event(seconds, noisy, verdict):
+    rng = np.random.default_rng(3)
+    samples = 0.1 * rng.normal(size=seconds * SAMPLE_RATE)
+    at = np.arange(SAMPLE_RATE)
+    samples[SAMPLE_RATE : 2 * SAMPLE_RATE] += 0.1 * np.sin(2 * np.pi * 2000 * at / SAMPLE_RATE)
+    quiet = scan([samples.astype(np.float32)], InNoise(-30.0))
+    assert quiet["verdict"] == "non_scream" and 0.1 < quiet["probability"] < 0.5
+    record = scan([samples.astype(np.float32)], InNoise(float(noisy)))
+    assert record["verdict"] == verdict
+    assert record["probability"] == quiet["probability"], "ranking does not know of the noise"
+    assert all(event["start_s"] < 3 for event in record["events"]) and len(record["events"]) == (verdict == "scream")
+
+
+def test_rows_in_noise_hold_clip_and_noise(monkeypatch):
+    rng = np.random.default_rng(4)
+    at = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    sounds = {"tone": np.sin(2 * np.pi * 1000 * at).astype(np.float32), "hiss": scenes.coloured_noise(WINDOW, rng, 0.0)}
+    monkeypatch.setattr(extraction, "read_audio", lambda path: sounds[path])
+    clip, noise = (Clip(name, "non_scream", "s", name, name) for name in ("tone", "hiss"))
+    rows = extraction.describe_noisy(clip, [noise] * 5, [0, 1])
+    assert [background for background, _ in rows] == [noise] * 5
+    zcr = [features[FEATURE_NAMES.index("zcr_mean")] for _, features in rows]
+    alone = describe_window(np.resize(sounds["tone"], WINDOW))[0][FEATURE_NAMES.index("zcr_mean")]
+    assert len(set(zcr)) == 5 and min(zcr) > 1.2 * alone, "five levels of noise"
