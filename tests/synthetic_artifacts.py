@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from utils.dataset import AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, SPLITS, STFT_NPY
+from utils.dataset import AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS, STFT_NPY
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
 
 SHORT = ["--epochs", "2", "--steps", "2", "--batch-size", "8", "--device", "cpu", "--threads", "1"]  # of a network
@@ -19,7 +19,7 @@ def write_artifacts(folder, n_clips=60, seed=0):
     """
     rng = np.random.default_rng(seed)
     os.makedirs(folder / "data")
-    paths = {name: folder / "data" / name for name in (STFT_NPY, MEL_NPY, LABELS_NPY, AUGMENTED_CSV)}
+    paths = {name: folder / "data" / name for name in (STFT_NPY, MEL_NPY, LABELS_NPY, AUGMENTED_CSV, NOISE_CSV)}
     paths["audio_features.csv"] = folder / "audio_features.csv"
     rows, copies, labels = [], [], []
     for clip in range(n_clips):
@@ -36,7 +36,8 @@ def write_artifacts(folder, n_clips=60, seed=0):
         copies.append([f"clips/{clip}.wav", label, *values, source, group, sound_class, source, background])
     for path, last_columns, table in [
             (paths["audio_features.csv"], ["start_s", "source", "group", "split", "sound_class"], rows),
-            (paths[AUGMENTED_CSV], ["source", "group", "sound_class", "mix_source", "mix_group"], copies)]:
+            (paths[AUGMENTED_CSV], ["source", "group", "sound_class", "mix_source", "mix_group"], copies),
+            (paths[NOISE_CSV], ["source", "group", "sound_class", "mix_source", "mix_group"], copies)]:
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows([["file", "label", *FEATURE_NAMES, *last_columns], *table])
     for name in (STFT_NPY, MEL_NPY):

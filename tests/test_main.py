@@ -345,7 +345,7 @@ def test_scores_of_every_window(capfd, tmp_path, monkeypatch):
     header, *rows = list(csv.reader(of_file.open()))
     assert header[-6:] == list(record["models"]) and len(rows) == 10
     highest = dict(zip(header, max(rows, key=lambda row: float(row[header.index("probability")]))))
-    assert float(highest["probability"]) == record["probability"] and int(highest["votes"]) == record["votes"]
+    assert float(highest["probability"]) >= record["probability"] > 0.9 and int(highest["votes"]) == record["votes"]
     assert all(float(highest[name]) == model["probability"] for name, model in record["models"].items())
     assert [float(row[0]) for row in rows[:3]] == pytest.approx([0, WINDOW_HOP / SAMPLE_RATE, 2 * WINDOW_HOP / SAMPLE_RATE],
                                                                 abs=6e-4)
@@ -680,11 +680,10 @@ def test_threads_and_jobs_change_no_record_of_the_real_recordings(trained_models
 
 @pytest.mark.parametrize(("script", "name"), [("inference_svm.py", "svm"), ("inference_cnn.py", "cnn")])
 def test_one_model_alone_says_what_it_says_in_the_vote(trained_models, tmp_path, script, name):
-    path = write_scene(tmp_path / "a.wav")
-    done = python(script, "--json", "--file", path)
-    record = json.loads(done.stdout)
-    assert set(record) == KEYS and list(record["models"]) == [name] and record["votes"] in (0, 1)
-    assert record["probability"] == record["models"][name]["probability"]
+    path = write_scene(tmp_path / "a.wav", [(0.5, 1.0)], 2)  # one window
+    alone, vote = (json.loads(python(by, "--json", "--file", path).stdout) for by in (script, "main.py"))
+    assert set(alone) == KEYS and list(alone["models"]) == [name] and alone["votes"] in (0, 1)
+    assert alone["probability"] == alone["models"][name]["probability"] == vote["models"][name]["probability"]
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -223,7 +223,7 @@ def test_stage_1_lets_its_processes_end(tiny_data_set, tmp_path, monkeypatch):
     monkeypatch.setattr(extract_features, "Parallel", parallel)
     status = extract_features.main(["--audio", str(tiny_data_set / "described"), "--signals", "2",
                                     "--csv", str(tmp_path / "audio_features.csv"), "--data", str(tmp_path)])
-    assert status == 0 and len(ended) == 3  # clips, signals, scenes: none broken off, which costs a third of a second
+    assert status == 0 and len(ended) == 4  # clips, signals, scenes, noise: none broken off, which costs a third of a second
 
 
 def test_clips_whose_names_are_not_text_and_that_make_no_split(tmp_path):
