@@ -19,7 +19,8 @@ LIBRARIES = ("numpy", "scipy.fft", "librosa", "sklearn.metrics", "sklearn.neighb
              "joblib")
 TESTS = {  # module of utils -> options of pytest: the tests that guard it, without those that run a stage first
     "events": ["tests/test_events.py", "tests/test_noise_level.py"],
-    "scan": ["tests/test_scan.py", "tests/test_noise_level.py", "-k", "weak_scream or stands_out or too_quiet or again_and_again or silence_of_minutes or loud_part "
+    "scan": ["tests/test_scan.py", "tests/test_noise_level.py", "-k", "weak_scream or stands_out or too_quiet or again_and_again "
+             "or silence_of_minutes or loud_part "
              "or second_look or recent_samples or looked_at_again or memory or start_of_an_event or "
              "long_enough or time_of_day"],
     "background_noise": ["tests/test_background_noise.py"],

@@ -254,7 +254,7 @@ def test_help_and_errors_do_not_load_the_models():
 def test_an_event_without_a_majority_says_why(votes, probability, words, stands_out):
     args = parse_arguments(build_parser("", StandIn.names), ["--file", "a.wav", *words])
     event = {"start_s": 1.0, "end_s": 2.0, "probability": probability, "votes": votes}
-    assert Printer(args, StandIn(), 1).event_line(event).endswith("   stands out") == stands_out
+    assert Printer(args, StandIn(), 1).event_line(event).endswith("   stands out of the noise") == stands_out
 
 
 def test_report(capfd, tmp_path):

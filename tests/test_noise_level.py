@@ -35,6 +35,8 @@ def features_with(first):
 def test_noise_shifts_from_its_least_probability_in_a_straight_line():
     level = level_of_first_feature(0.9)
     assert level.probability(features_with([0, 1, -1])) == pytest.approx([0.5, 0.9, 0.1])
+    assert NoiseLevel(np.full(34, 0.5), np.full(34, 2.0), level.coefficients, 0.0).probability(features_with([4.5])) == \
+        pytest.approx([0.9**2 / (0.9**2 + 0.1**2)])
     shift = level.shift(features_with([0, 1, -1, 100]))
     assert shift == pytest.approx([2 * (0.5 - 0.2) / 0.8, 2 * (0.9 - 0.2) / 0.8, 0, 2])
     assert NOISY_FROM == 0.2 and noise_level.MOST_SHIFT == 2

@@ -122,11 +122,11 @@ class Printer:
             self.out(f"event {self.event_line(event)}")
 
     def event_line(self, event):
-        """When and how probable, and 'stands out' where no majority made the event: '7 s to 9 s   probability 0.41 ...'."""
+        """'7 s to 9 s   probability 0.41 ...', and 'stands out of the noise' where no majority made the event."""
         line = f"{clock(event['start_s'])} to {clock(event['end_s'])}   {self.scores(event)}"
         twice, n_models = 2 * event["votes"], len(self.ensemble.names)
         voted = twice > n_models or (twice == n_models and event["probability"] >= 0.5)
-        return line if voted or not self.args.settings.by_vote else f"{line}   stands out"
+        return line if voted or not self.args.settings.by_vote else f"{line}   stands out of the noise"
 
     def scores(self, scored):
         return f"probability {scored['probability']:.2f}   {scored['votes']} of {count(len(self.ensemble.names), 'vote')}"
