@@ -77,7 +77,7 @@ BREAKS = [  # module, line, what it becomes
     ("events", "SURE_VOTES = 0.8, 6", "SURE_VOTES = 0.8, 5"),
     ("events", "if verdict and (probability", "if (probability"),
     ("events", "(probability >= SURE or votes >= SURE_VOTES)", "probability >= SURE"),
-    ("events", "< self.n_least:\n            return verdict", "< self.n_least:\n            return False"),
+    ("events", "< self.n_least:\n            return alone() if alone else verdict", "< self.n_least:\n            return False"),
     ("events", "LEAST_BACKGROUND_S = 30.0, 10.0", "LEAST_BACKGROUND_S = 30.0, 8.0"),
     ("events", "LEAST_BACKGROUND_S = 30.0, 10.0", "LEAST_BACKGROUND_S = 30.0, 12.0"),
     ("events", "LEAST_BACKGROUND_S = 30.0, 10.0", "LEAST_BACKGROUND_S = 35.0, 10.0"),
