@@ -21,7 +21,7 @@ from conftest import REPOSITORY
 from synthetic_artifacts import SHORT, locations, train_all_models, write_artifacts
 
 pytestmark = pytest.mark.slow
-RENAMINGS = {"extract_features.py": 6, "train_ml.py": 6, "train_cnn.py": 7, "train_cnn_mel.py": 7, "train_cnn_lstm.py": 7,
+RENAMINGS = {"extract_features.py": 7, "train_ml.py": 7, "train_cnn.py": 7, "train_cnn_mel.py": 7, "train_cnn_lstm.py": 7,
              "compare_models.py": 3}  # in one run of each stage: of its artifacts, and of the checkpoints of a network
 N_RANDOM_KILLS = int(os.environ.get("KILLS", "12"))  # per stage
 
