@@ -29,12 +29,12 @@ def describe_clip(clip):
     return features, stft_db.astype(np.float16), mel_db.astype(np.float16), start_s
 
 
-def describe_scenes(clip, backgrounds, seed):
-    """Features of augmented copies of a clip, one per background clip: list of (background, features [34]).
+def describe_copies(clip, backgrounds, mix):
+    """Features of changed copies of a clip, one per background clip: list of (background, features [34]).
 
-    Files that cannot be read are left out here; the first pass has reported them.
+    mix(samples, background's samples) returns a copy of at most one window. Files that cannot be read are left out here; the
+    first pass has reported them.
     """
-    rng = np.random.default_rng(seed)
     rows = []
     try:
         samples, _ = trim_silence(read_audio(clip.path))
@@ -42,7 +42,7 @@ def describe_scenes(clip, backgrounds, seed):
         return rows
     for background in backgrounds:
         try:
-            window = clean_window(scenes.random_scene(samples, read_audio(background.path), rng))
+            window = clean_window(mix(samples, read_audio(background.path)))
         except AudioError:
             continue
         if window is not None:
@@ -50,24 +50,21 @@ def describe_scenes(clip, backgrounds, seed):
     return rows
 
 
-def describe_noisy(clip, backgrounds, seed):
-    """Features of windows of a clip with noise mixed in, one per background: as describe_scenes."""
+def describe_scenes(clip, backgrounds, seed):
+    """As describe_copies, with the clip in a scene of each background, for the classical models."""
     rng = np.random.default_rng(seed)
-    rows = []
-    try:
-        samples, _ = trim_silence(read_audio(clip.path))
-    except AudioError:
-        return rows
-    for background in backgrounds:
-        try:
-            noise, _ = trim_silence(read_audio(background.path))
-        except AudioError:
-            continue
+    return describe_copies(clip, backgrounds, lambda samples, background: scenes.random_scene(samples, background, rng))
+
+
+def describe_noisy(clip, noises, seed):
+    """As describe_copies, with each noise mixed into a piece of the clip, for utils.noise_level."""
+    rng = np.random.default_rng(seed)
+
+    def in_noise(samples, noise):
         piece = samples if len(samples) <= WINDOW else scenes.loop_to(samples, WINDOW, rng)
-        window = clean_window(scenes.mix(piece, scenes.loop_to(noise, len(piece), rng), rng.uniform(*NOISE_SNR_DB)))
-        if window is not None:
-            rows.append((background, describe_window(window)[0]))
-    return rows
+        return scenes.mix(piece, scenes.loop_to(trim_silence(noise)[0], len(piece), rng), rng.uniform(*NOISE_SNR_DB))
+
+    return describe_copies(clip, noises, in_noise)
 
 
 def synthesised_clip(number):
