@@ -498,3 +498,11 @@ def test_the_name_of_synthesised_signals_is_no_source_for_recordings(tmp_path):
     touch(tmp_path, "synthesised/scream/1.wav", "synthesised/non_scream/1.wav")
     with pytest.raises(ArtifactError, match="source named synthesised"):
         find_clips(tmp_path)
+
+
+def test_there_may_be_no_copies_but_there_must_be_clips(tmp_path):
+    for name, last in (("copies.csv", ["source", "group", "sound_class", "mix_source", "mix_group"]), ("clips.csv", ["start_s"])):
+        (tmp_path / name).write_text(",".join(["file", "label", *FEATURE_NAMES, *last]) + "\n")
+    assert len(read_windows(tmp_path / "copies.csv")) == 0
+    with pytest.raises(ArtifactError, match="must have rows"):
+        read_windows(tmp_path / "clips.csv")
