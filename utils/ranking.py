@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 
+from utils.calibration import log_odds
 from utils.signal_settings import SAMPLE_RATE, WINDOW_HOP
 
 NEAR_S = 3 * WINDOW_HOP / SAMPLE_RATE  # windows that begin at most so far from another are its neighbours: 4.42 s
 SLACK_S = 0.01  # for starts that were rounded
 SHARPNESS = 2.0  # a neighbour counts with this power of its odds; 0: all alike, infinite: the most probable one alone
-LEAST = 1e-13  # log-odds are finite
 
 
 class RecordingProbability:
@@ -31,8 +31,7 @@ class RecordingProbability:
         """The next window, in the order of their starts; probability 0-1."""
         while self.to_judge < len(self.windows) and start_s - self.windows[self.to_judge][0] > NEAR_S + SLACK_S:
             self._judge()
-        bounded = min(max(probability, LEAST), 1 - LEAST)
-        self.windows.append((start_s, math.log(bounded / (1 - bounded))))
+        self.windows.append((start_s, float(log_odds(probability))))
 
     def finish(self):
         """After the last window: the probability of the recording, 0-1; 0 if there was no window."""
