@@ -346,7 +346,7 @@ def scan_probabilities(monkeypatch, probabilities, votes=4, heard=1.0, heard_bef
 
 
 def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
-    calm = [0.05] * 40
+    calm = [0.04] * 40
     [event] = scan_probabilities(monkeypatch, [*calm, 0.4, *calm])
     assert event["probability"] == 0.4 and event["votes"] == 0
     assert event["start_s"] == pytest.approx(40 * 1.4745, abs=1e-3)
@@ -354,10 +354,10 @@ def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], threshold=0.45)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], min_votes=1)
     assert not scan_probabilities(monkeypatch, [0.05] * 8 + [0.4] + calm)  # too early
-    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.3)
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.29)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, heard_before=0.5)
-    assert scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.3, second_look=0.3)
-    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, second_look=0.61)
+    assert scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.29, second_look=0.29)
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, heard_before=0.3, second_look=0.61)
     assert scan_probabilities(monkeypatch, [*calm, 0.9, *calm], heard=0.3)  # the vote is sure
 
 
@@ -482,21 +482,21 @@ def test_the_second_look_is_the_same_however_the_sound_arrives(monkeypatch):
 
 def test_windows_too_quiet_to_be_scored_are_no_background(monkeypatch):
     assert not scan_probabilities(monkeypatch, [0.0] * 60 + [0.4])
-    assert not scan_probabilities(monkeypatch, [0.45] * 40 + [0.0] * 10 + [0.4])
-    assert scan_probabilities(monkeypatch, [0.05] * 40 + [0.0] * 10 + [0.4])
+    assert len(scan_probabilities(monkeypatch, [0.55] * 40 + [0.0] * 10 + [0.4])) == 1  # without the last
+    assert scan_probabilities(monkeypatch, [0.04] * 40 + [0.0] * 10 + [0.4])
 
 
 def test_a_silence_of_minutes_is_longer_than_the_memory_of_the_background(monkeypatch):
-    scream = [0.05] * 40 + [0.7] * 3
-    assert len(scan_probabilities(monkeypatch, [*scream, *[0.0] * 3, 0.7])) == 1
-    assert len(scan_probabilities(monkeypatch, [*scream, *[0.0] * 300, 0.7])) == 2
+    scream = [0.05] * 40 + [0.75] * 3
+    assert len(scan_probabilities(monkeypatch, [*scream, *[0.0] * 3, 0.6])) == 1
+    assert len(scan_probabilities(monkeypatch, [*scream, *[0.0] * 300, 0.6])) == 2
 
 
 def test_a_sound_that_the_vote_calls_a_scream_again_and_again_is_background(monkeypatch):
-    calls = [0.55, 0.1, 0.1, 0.1] * 40
-    events = scan_probabilities(monkeypatch, calls)
+    calls, heard = [0.55, 0.1, 0.1, 0.1] * 40, {"heard": 0.7, "heard_before": 0.65}
+    events = scan_probabilities(monkeypatch, calls, **heard)
     assert 2 <= len(events) <= 3 and events[-1]["end_s"] < 15  # until some ten seconds are known, and not after
     assert len(scan_probabilities(monkeypatch, calls, contrast=False)) == 40
     assert len(scan_probabilities(monkeypatch, [0.85, 0.1, 0.1, 0.1] * 40)) == 40  # the vote is sure
     assert len(scan_probabilities(monkeypatch, calls, votes=6)) == 40
-    assert len(scan_probabilities(monkeypatch, [*calls[:80], 0.9, *calls[81:]])) == len(events) + 1
+    assert len(scan_probabilities(monkeypatch, [*calls[:80], 0.9, *calls[81:]], **heard)) == len(events) + 1

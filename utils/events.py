@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
-STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from its background
+STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from its background,
+NEAR_HIGHEST = 0.5  # which it must exceed, or nearly so: by log-odds, so much may be missing
 HEARD_AGAIN_FROM = 0.4  # and, unless another is asked for, the least probability of what is heard of it on a second look,
-ABOVE_BACKGROUND = 0.5  # which must lie so far above what is heard of the background, in log-odds
+ABOVE_BACKGROUND = 0.5  # which must lie so far above what is heard of the background, in log-odds;
+FAR_ABOVE_BACKGROUND, FAINT_SHARE = 1.5, 0.75  # if it lies so far above, this share of that probability is enough
 BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, and how much of it must be there
 BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look, as many that do not overlap
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
-RULE = {"from": STANDS_OUT_FROM, "above_background": ABOVE_BACKGROUND, "background_s": BACKGROUND_S,
+RULE = {"from": STANDS_OUT_FROM, "near_highest": NEAR_HIGHEST, "above_background": ABOVE_BACKGROUND,
+        "far_above_background": FAR_ABOVE_BACKGROUND, "faint_share": FAINT_SHARE, "background_s": BACKGROUND_S,
         "least_background_s": LEAST_BACKGROUND_S, "background_looks": BACKGROUND_LOOKS, "sure": SURE,
         "sure_votes": SURE_VOTES, "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
 
@@ -34,7 +37,7 @@ class EventSettings:
     max_gap: float = 2.5  # pauses about as long do not end an event; a mono stream's events then come at most 4.8 s late
     padding: float = 0.0  # added on both sides
     contrast: bool = True  # windows are judged by how they stand out from their background
-    second_look: float = HEARD_AGAIN_FROM  # what stands out fires from this probability of a second look on
+    second_look: float = HEARD_AGAIN_FROM  # what stands out fires from this probability of a second look on (see Background)
 
     def __post_init__(self):
         if self.exit_threshold is None:
@@ -80,9 +83,10 @@ class Background:
 
     Noise lowers the probability of a scream, but that of everything else more: the scream still stands out. And what the
     vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by an ordered
-    statistic of their surroundings (Rohling 1983), here the highest. What stands out is verified by a second look, which
-    hears less of the background and only the loud part of a window: there it must stand out, too, from what a second look
-    hears in the background. In short recordings, and until LEAST_BACKGROUND_S are known, the vote decides alone.
+    statistic of their surroundings (Rohling 1983), here nearly the highest. What stands out is verified by a second look,
+    which hears less of the background and only the loud part of a window: there it must stand out, too, from what a second
+    look hears in the background, and the farther it does, the less probable it may be. In short recordings, and until
+    LEAST_BACKGROUND_S are known, the vote decides alone.
     """
 
     def __init__(self, hop_s, second_look=HEARD_AGAIN_FROM):
@@ -108,16 +112,18 @@ class Background:
             return alone() if alone else verdict
         if verdict and (probability >= SURE or votes >= SURE_VOTES):
             return True
-        if probability < STANDS_OUT_FROM or probability <= max(earlier for _, earlier in before):
+        lacks = log_odds_of(max(earlier for _, earlier in before)) - log_odds_of(probability)
+        if probability < STANDS_OUT_FROM or lacks >= NEAR_HIGHEST:
             return False
         heard_again = look_again([start_s])[0]
-        if heard_again < self.second_look:
+        if heard_again < FAINT_SHARE * self.second_look:
             return False
         highest = []  # starts
         for start, _ in sorted(before, key=lambda window: -window[1]):
             if len(highest) < BACKGROUND_LOOKS and all(abs(start - other) >= SAME_SOUND_S for other in highest):
                 highest.append(start)
-        return log_odds_of(heard_again) - log_odds_of(max(look_again(highest))) >= ABOVE_BACKGROUND
+        above = log_odds_of(heard_again) - log_odds_of(max(look_again(highest)))
+        return above >= (ABOVE_BACKGROUND if heard_again >= self.second_look else FAR_ABOVE_BACKGROUND)
 
 
 class EventDetector:
