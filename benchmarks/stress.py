@@ -22,11 +22,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from benchmarks.machine import command_given
 from utils import scenes
 from utils.artifacts import ArtifactError, run_stage
-from utils.audio import clean_window, cut_windows, read_audio
+from utils.audio import read_audio
 from utils.comparison import refuse_seen_clips
 from utils.dataset import FEATURES_CSV, audio_files, read_manifest, read_windows
 from utils.ensemble import load_ensemble
-from utils.features import describe_windows
 from utils.figures import empty_figure, save_figure
 from utils.options import add_trust_option
 from utils.scan import scan
@@ -72,12 +71,8 @@ def conditions(ambience):
 
 
 def is_called(ensemble, samples):
-    """As main.py on a file of a few seconds: a clip is a scream if one of its windows is."""
-    windows = [window for _, piece in cut_windows([samples]) if (window := clean_window(piece)) is not None]
-    if not windows:
-        return False
-    described = describe_windows(windows)
-    return bool(ensemble.verdict_alone(ensemble.score_described(*described), described[0]).any())
+    """Whether main.py makes an event of a file."""
+    return bool(scan([samples], ensemble)["events"])
 
 
 def choose_clips(windows, split, n_others, seed):

@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from utils.background_noise import LEAST_GAIN_DB, inverse_stft, noise_power, subtract_noise
+from utils.background_noise import LEAST_GAIN_DB, inverse_stft, noise_floor, noise_power, subtract_noise, subtract_own_noise
 from utils.features import stft
 from utils.scenes import rms
 from utils.signal_settings import HOP, N_FFT, SAMPLE_RATE, WINDOW
@@ -57,7 +57,27 @@ def test_noise_goes_and_a_tone_stays():
     assert rms(cleaned - tone(WINDOW)) < 0.25 * rms(noise(WINDOW))  # of what was added
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_noise_under_a_sound_is_that_of_its_quiet_frames(share):
+    """As if the noise were known, though a sound 20 dB above it fills a part of the window."""
+    samples = noise(WINDOW, seed=4)
+    samples[: int(share * WINDOW)] += noise(WINDOW, seed=5)[: int(share * WINDOW)] * 10
+    floor, known = noise_floor(samples), noise_power(noise(60 * SAMPLE_RATE))
+    assert floor.shape == (N_FFT // 2 + 1,) and floor.dtype == np.float32
+    assert floor[1:-1].mean() == pytest.approx(known[1:-1].mean() * (1 if share == 0 else 2.1), rel=0.15)
+
+
+def test_a_tone_of_a_second_comes_out_of_its_own_noise():
+    sound = np.zeros(WINDOW, np.float32)
+    sound[20_000:42_050] = tone(22_050)
+    left = subtract_own_noise(sound + noise(WINDOW, seed=2) + np.float32(0.2))  # and out of an offset
+    assert rms(left - sound) < 0.35 * rms(noise(WINDOW))
+    assert rms(left[:15_000]) < 0.2 * rms(noise(15_000))
+
+
 def test_silence_stays_silence():
+    assert not subtract_own_noise(np.zeros(WINDOW, np.float32)).any() and len(subtract_own_noise(np.zeros(5, np.float32))) == 5
+
     loud = noise(SAMPLE_RATE) * np.float32(100)
     with np.errstate(all="raise"):
         assert not subtract_noise(np.zeros(WINDOW, np.float32), noise_power(loud)).any()

@@ -12,14 +12,19 @@ import types
 
 import numpy as np
 import pytest
+import soundfile
 from synthetic_artifacts import write_artifacts
 
 from utils.artifacts import ArtifactError
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
-                              plot_comparison, refuse_seen_clips, reliability, score_rows)
-from utils.dataset import Windows, read_windows
+                              plot_comparison, refuse_seen_clips, reliability, score_rows, stored_window)
+from utils.audio import SAMPLE_RATE, WINDOW, clean_window
+from utils.background_noise import subtract_own_noise
+from utils.dataset import Clip, Windows, read_windows
 from utils.ensemble import MODEL_FILES, Ensemble, combine
-from utils.noise_level import NOISE_FILE
+from utils.extraction import describe_clip
+from utils.features import describe_window
+from utils.noise_level import NOISE_FILE, NoiseLevel
 from utils.ranking import recording_probabilities
 from utils.tables import markdown_table, write_csv, write_text
 
@@ -61,6 +66,46 @@ def test_a_clip_is_ranked_as_a_recording_and_is_called_if_one_window_is():
     # two of three say scream in one window of a; in b each window has one vote, and votes of two windows do not add up
     assert scores[VOTE][1].tolist() == [True, False]
     assert list(scores) == ["svm", "cnn", "cnn_mel", VOTE]
+
+
+def test_the_samples_of_a_stored_window_are_those_that_stage_1_described(tmp_path):
+    """The clip begins and ends with silence, which stage 1 leaves out; the table holds the starts rounded."""
+    rng, path = np.random.default_rng(0), tmp_path / "clip.wav"
+    samples = np.concatenate([np.zeros(7_001), rng.uniform(-0.5, 0.5, 100_003), np.zeros(9_000)])
+    soundfile.write(path, samples, SAMPLE_RATE)
+    features, _, _, start_s = describe_clip(Clip(str(path), "scream", "s", "g", "c"))
+    assert len(features) == 3
+    windows = windows_of([(str(path), 1, "s", "c")] * 3)
+    windows.start_s[:] = np.round(start_s, 4)
+    for row in (2, 0, 1):
+        described, _, _ = describe_window(clean_window(stored_window(windows, row)))
+        np.testing.assert_array_equal(described, features[row])
+
+
+def sounding(row):
+    return np.random.default_rng(row).normal(size=WINDOW).astype(np.float32)
+
+
+def test_the_vote_hears_a_noisy_window_again():
+    """Both windows of the second clip are noisy and likely enough; it is the second that is a scream without its noise."""
+    heard = []
+
+    class Again(ThreeModels):
+        noise = NoiseLevel(np.zeros(34), np.ones(34), np.zeros(34), 30.0)
+
+        @staticmethod
+        def score(windows):
+            heard.append(windows[0])
+            return np.full((1, 3), 0.9 if len(heard) == 2 else 0.001)
+
+    rows = np.array([2, 3])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.comparison.stored_window", lambda windows, row: sounding(row))
+        label, scores = clip_scores(WINDOWS, rows, Again(), np.full((2, 3), 0.2))
+    assert label.tolist() == [0] and scores[VOTE][1].tolist() == [True] and len(heard) == 2
+    expected = [clean_window(subtract_own_noise(sounding(row))) for row in rows]
+    np.testing.assert_array_equal(heard, expected)
+    assert scores[VOTE][0] == pytest.approx(0.2), "ranking does not know of the noise"
 
 
 def test_the_mean_over_windows_is_that_of_log_odds():

@@ -1,13 +1,14 @@
-"""What was heard just before a sound, taken out of it: spectral subtraction."""
+"""The noise before a sound, or under it, taken out of it: spectral subtraction."""
 
 import numpy as np
 import scipy.fft
 
-from utils.features import hann, stft
+from utils.features import hann, stft, stft_power
 from utils.signal_settings import HOP, N_FFT
 
 OVERSUBTRACTION = 4.0  # times the mean noise power: single frames of noise lie above their mean
 LEAST_GAIN_DB = -20.0  # what is left of a bin that holds noise alone
+QUIETEST = 0.1  # so many of the frames hold less, in each bin, than noise_floor goes by
 
 
 def noise_power(samples):
@@ -15,6 +16,15 @@ def noise_power(samples):
     frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::N_FFT]  # side by side: enough for a mean
     heard = frames[frames.any(axis=1)]
     return np.square(np.abs(scipy.fft.rfft(heard * hann()))).sum(axis=0) / max(1, len(heard))
+
+
+def noise_floor(samples):
+    """As noise_power, of the noise under a sound that begins with it: float32 [n] -> [1025].
+
+    In each bin the quietest frames hold no more than noise (minimum statistics, Martin 2001). The power of noise in a bin is
+    distributed exponentially: its mean follows from any of its quantiles.
+    """
+    return (np.quantile(stft_power(samples), QUIETEST, axis=0) / -np.log(1 - QUIETEST)).astype(np.float32)
 
 
 def inverse_stft(spectrum, n_samples):
@@ -40,3 +50,9 @@ def subtract_noise(samples, power):
     heard = np.square(spectrum.real) + np.square(spectrum.imag)
     left = np.maximum(heard - OVERSUBTRACTION * power, 10 ** (LEAST_GAIN_DB / 10) * heard)
     return inverse_stft(spectrum * np.sqrt(left / np.maximum(heard, np.finfo(np.float32).tiny)), len(samples))
+
+
+def subtract_own_noise(samples):
+    """Take the noise that lies under all of a sound out of it: float32 [n] -> float32 [n]."""
+    samples = samples - samples.mean(dtype=np.float64).astype(np.float32)  # an offset would be a step at both ends
+    return subtract_noise(samples, noise_floor(samples))

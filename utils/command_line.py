@@ -213,7 +213,7 @@ def open_journal(args, ensemble, n_inputs):
     """The journal of a run over many files with --resume or --csv, else None."""
     if not args.resume and not (args.csv and n_inputs > 1 and not is_special(args.csv)):
         return None
-    from utils.background_noise import LEAST_GAIN_DB, OVERSUBTRACTION
+    from utils.background_noise import LEAST_GAIN_DB, OVERSUBTRACTION, QUIETEST
     from utils.ensemble import MODEL_FILES
     from utils.events import RULE
     from utils.journal import Journal
@@ -225,7 +225,7 @@ def open_journal(args, ensemble, n_inputs):
         "calibrations": ensemble.calibrations,
         "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB},
         "ranking": {"near_s": NEAR_S, "sharpness": SHARPNESS},
-        "noise": {"from": NOISY_FROM, "most_shift": MOST_SHIFT,
+        "noise": {"from": NOISY_FROM, "most_shift": MOST_SHIFT, "quietest": QUIETEST,
                   "level": sha256_of(noise) if os.path.isfile(noise := os.path.join(args.models, NOISE_FILE)) else None},
         "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},
         "outputs": {name: os.path.abspath(value) if isinstance(value := getattr(args, name), str) else value

@@ -1,11 +1,13 @@
 """Six models and their vote side by side: tables and figures from scores on held-out windows."""
 
+import functools
 import os
 import time
 
 import numpy as np
 
 from utils.artifacts import ArtifactError, training_settings
+from utils.audio import SAMPLE_RATE, WINDOW, read_audio, trim_silence, window_starts
 from utils.calibration import log_odds
 from utils.dataset import EXTRACT, HOW_TO_GROUP, MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
@@ -54,6 +56,19 @@ def time_models(ensemble, windows, data_dir, manifest, rows, repeats=5):
     return milliseconds
 
 
+def stored_window(windows, row):
+    """The samples of a window of stage 1, before they were cleaned, from its clip: float32 [<= 65,024]. Raises AudioError."""
+    samples, offset = trimmed_clip(windows.file[row])
+    start = windows.start_s[row] * SAMPLE_RATE - offset  # rounded in the table
+    first = min(window_starts(len(samples)), key=lambda first: abs(first - start))
+    return samples[first : first + WINDOW]
+
+
+@functools.lru_cache(maxsize=1)  # the windows of a clip follow each other
+def trimmed_clip(path):
+    return trim_silence(read_audio(path))
+
+
 def clip_scores(windows, rows, ensemble, probabilities):
     """Clip level: label [n_clips], {model or "vote": (probability [n_clips], verdict [n_clips])}.
 
@@ -67,7 +82,7 @@ def clip_scores(windows, rows, ensemble, probabilities):
         scores[name] = (recording_probabilities(file, start_s, probability),
                         highest_window(file, label, probability)[1] >= 0.5)
     probability, _, _ = ensemble.combine(probabilities)
-    verdict = ensemble.verdict_alone(probabilities, windows.features[rows])
+    verdict = ensemble.verdict_alone(probabilities, windows.features[rows], lambda index: stored_window(windows, rows[index]))
     clip_label, called = highest_window(file, label, verdict.astype(float))
     scores[VOTE] = recording_probabilities(file, start_s, probability), called > 0.5
     return clip_label, scores

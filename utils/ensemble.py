@@ -10,7 +10,10 @@ from importlib import metadata
 import numpy as np
 
 from utils.artifacts import ArtifactError, is_listed, read_json
+from utils.audio import clean_window
+from utils.background_noise import subtract_own_noise
 from utils.calibration import log_odds, probability_of
+from utils.events import STANDS_OUT_FROM
 from utils.features import SIGNAL_SETTINGS, describe_windows
 from utils.noise_level import read_noise_level
 
@@ -236,18 +239,31 @@ class Ensemble:
         """Vote: probabilities [n, n_models] -> (ensemble probability [n], votes int [n], verdict bool [n])."""
         return combine(probabilities)
 
-    def verdict_alone(self, probabilities, features):
+    def verdict_alone(self, probabilities, features, samples_of):
         """The verdict on windows of which nothing before is known, with the operating point of the noise in each: bool [n].
 
-        probabilities: [n, n_models]; features: [n, 34]. What the vote calls a scream is one in any case.
+        probabilities: [n, n_models]; features: [n, 34]; samples_of: function of an index that returns the samples of that
+        window before they were cleaned, float32 [<= 65,024]. A noisy window is heard a second time without its own noise. What
+        the vote calls a scream is one in any case, and what is less probable than STANDS_OUT_FROM is none.
         """
-        return verdict_in_noise(probabilities, self.noise.shift(features) if self.noise else np.zeros(len(features)))
+        pooled, _, verdict = self.combine(probabilities)
+        if self.noise is None:
+            return verdict
+        shift = self.noise.shift(features)
+        for index in np.flatnonzero(~verdict & (pooled >= STANDS_OUT_FROM) & (shift > 0)):
+            less_noise = clean_window(subtract_own_noise(samples_of(index)))
+            again = probabilities[index] if less_noise is None else self.score(less_noise[None])[0]
+            verdict[index] = verdict_in_noise(probabilities[index], again, shift[index])
+        return verdict
 
 
-def verdict_in_noise(probabilities, shift):
-    """Majority of the models [n, n_models] with their log-odds raised by `shift` [n]: bool [n]."""
-    raised = log_odds(np.asarray(probabilities, float), LEAST_PROBABILITY) + np.asarray(shift)[:, None]
-    return combine(1 / (1 + np.exp(-raised)))[2]
+def verdict_in_noise(probabilities, again, shift):
+    """Majority of the models, each with the mean of its log-odds for two looks at a window, raised by `shift`.
+
+    probabilities, again: [n_models], of the window as it is and without its noise. Returns bool.
+    """
+    heard = log_odds(np.stack([probabilities, again]).astype(float), LEAST_PROBABILITY).mean(axis=0)  # [n_models]
+    return bool(combine(1 / (1 + np.exp(-(heard + shift)))[None])[2][0])
 
 
 def combine(probabilities):

@@ -15,7 +15,7 @@ from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
 
 NOISE_FILE = "noise.json"
 NOISY_FROM = 0.2  # up to this probability of noise nothing changes ...
-MOST_SHIFT = 2.0  # ... from there the log-odds rise in a straight line up to so much more where noise is certain
+MOST_SHIFT = 1.75  # ... from there the log-odds rise in a straight line up to so much more where noise is certain
 
 
 @dataclass

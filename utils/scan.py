@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows
 from utils.background_noise import noise_power, subtract_noise
-from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of
+from utils.events import DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector, background_of
 from utils.features import describe_window
 from utils.ranking import RecordingProbability
 
@@ -192,10 +192,11 @@ def loud_samples(samples):
 
 def verdict_alone(recent, ensemble, window):
     """The vote on a window of which nothing before is known: with the operating point of its noise."""
-    if window.verdict or getattr(ensemble, "noise", None) is None:
+    if window.verdict or window.probability < STANDS_OUT_FROM or getattr(ensemble, "noise", None) is None:
         return window.verdict
-    features, _, _ = describe_window(clean_window(recent.cut(window.start_s, window.end_s)))
-    return bool(ensemble.verdict_alone(window.probabilities[None], features[None])[0])
+    samples = recent.cut(window.start_s, window.end_s)
+    features, _, _ = describe_window(clean_window(samples))
+    return bool(ensemble.verdict_alone(window.probabilities[None], features[None], lambda index: samples)[0])
 
 
 def rounded(event):
