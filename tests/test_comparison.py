@@ -21,7 +21,7 @@ from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, 
 from utils.audio import SAMPLE_RATE, WINDOW, clean_window
 from utils.background_noise import subtract_own_noise
 from utils.dataset import Clip, Windows, read_windows
-from utils.ensemble import MODEL_FILES, Ensemble, combine
+from utils.ensemble import MODEL_FILES, combine
 from utils.extraction import describe_clip
 from utils.features import describe_window
 from utils.noise_level import NOISE_FILE, NoiseLevel
@@ -42,8 +42,6 @@ def windows_of(rows):
 
 class ThreeModels:
     noise = None
-    verdict_alone = Ensemble.verdict_alone
-
     names = ("svm", "cnn", "cnn_mel")
 
     @staticmethod

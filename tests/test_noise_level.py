@@ -15,7 +15,7 @@ from utils.ensemble import Ensemble, verdict_in_noise
 from utils.events import Background
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS, describe_window
 from utils.noise_level import NOISE_FILE, NOISY_FROM, NoiseLevel, as_json, fit_noise_level, read_noise_level
-from utils.scan import scan
+from utils.scan import scan, verdicts_alone
 
 SETTINGS = {"signal": SIGNAL_SETTINGS}
 
@@ -114,14 +114,14 @@ def sounding(index):
 ], ids=["heard again", "not heard again", "just probable enough", "too improbable", "a scream in any case", "no noise"])
 def test_a_noisy_window_is_heard_again(first, probability, noisy, verdict, looks):
     ensemble = HearsAgain(np.full(6, probability), NoiseLevel(np.zeros(34), np.ones(34), np.zeros(34), float(noisy)))
-    assert ensemble.verdict_alone(at(first)[None], np.zeros((1, 34)), sounding).tolist() == [verdict]
+    assert verdicts_alone(ensemble, at(first)[None], np.zeros((1, 34)), sounding).tolist() == [verdict]
     assert len(ensemble.heard) == looks
 
 
 def test_each_window_is_heard_with_its_own_sound():
     ensemble = HearsAgain(at(2.0), level_of_first_feature(0.999))
     probabilities, features = np.stack([at(-1), at(1), at(-1)]), features_with([-1, 1, 1])
-    assert ensemble.verdict_alone(probabilities, features, sounding).tolist() == [False, True, True]
+    assert verdicts_alone(ensemble, probabilities, features, sounding).tolist() == [False, True, True]
     [heard] = ensemble.heard
     np.testing.assert_array_equal(heard[0], clean_window(subtract_own_noise(sounding(2))))
 
@@ -130,13 +130,13 @@ def test_what_is_nothing_but_noise_is_heard_as_it_is():
     quiet = np.zeros(WINDOW, np.float32)
     for log_odds, verdict in ((-1.0, True), (-2.0, False)):  # the shift is 1.75
         ensemble = HearsAgain(at(9), NoiseLevel(np.zeros(34), np.ones(34), np.zeros(34), 30.0))
-        assert ensemble.verdict_alone(at(log_odds)[None], np.zeros((1, 34)), lambda index: quiet).tolist() == [verdict]
+        assert verdicts_alone(ensemble, at(log_odds)[None], np.zeros((1, 34)), lambda index: quiet).tolist() == [verdict]
         assert not ensemble.heard
 
 
 def test_without_a_noise_level_the_vote_alone_decides():
     ensemble = HearsAgain(at(9), None)
-    assert ensemble.verdict_alone(np.array([[0.4] * 6, [0.6] * 6]), np.zeros((2, 34)), sounding).tolist() == [False, True]
+    assert verdicts_alone(ensemble, np.array([[0.4] * 6, [0.6] * 6]), np.zeros((2, 34)), sounding).tolist() == [False, True]
     assert not ensemble.heard
 
 
@@ -159,7 +159,6 @@ class InNoise(StandIn):
         super().__init__(**options)
         self.noise = NoiseLevel(np.zeros(34), np.ones(34), np.zeros(34), intercept)
 
-    verdict_alone = Ensemble.verdict_alone
 
 
 @pytest.mark.parametrize("seconds, noisy, verdict", [(4, -30, "non_scream"), (4, 30, "scream"), (60, 30, "scream")])

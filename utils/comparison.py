@@ -14,6 +14,7 @@ from utils.ensemble import MODEL_FILES, MODEL_NAMES
 from utils.evaluation import highest_window, ranking_figures, verdict_figures
 from utils.figures import empty_figure, import_seaborn, save_figure
 from utils.ranking import recording_probabilities
+from utils.scan import verdicts_alone
 
 VOTE = "vote"
 MEAN = "vote, mean of windows"  # a clip's probability as audio taggers are usually scored, for comparison with them
@@ -82,7 +83,7 @@ def clip_scores(windows, rows, ensemble, probabilities):
         scores[name] = (recording_probabilities(file, start_s, probability),
                         highest_window(file, label, probability)[1] >= 0.5)
     probability, _, _ = ensemble.combine(probabilities)
-    verdict = ensemble.verdict_alone(probabilities, windows.features[rows], lambda index: stored_window(windows, rows[index]))
+    verdict = verdicts_alone(ensemble, probabilities, windows.features[rows], lambda index: stored_window(windows, rows[index]))
     clip_label, called = highest_window(file, label, verdict.astype(float))
     scores[VOTE] = recording_probabilities(file, start_s, probability), called > 0.5
     return clip_label, scores

@@ -10,10 +10,7 @@ from importlib import metadata
 import numpy as np
 
 from utils.artifacts import ArtifactError, is_listed, read_json
-from utils.audio import clean_window
-from utils.background_noise import subtract_own_noise
 from utils.calibration import log_odds, probability_of
-from utils.events import STANDS_OUT_FROM
 from utils.features import SIGNAL_SETTINGS, describe_windows
 from utils.noise_level import read_noise_level
 
@@ -238,23 +235,6 @@ class Ensemble:
     def combine(self, probabilities):
         """Vote: probabilities [n, n_models] -> (ensemble probability [n], votes int [n], verdict bool [n])."""
         return combine(probabilities)
-
-    def verdict_alone(self, probabilities, features, samples_of):
-        """The verdict on windows of which nothing before is known, with the operating point of the noise in each: bool [n].
-
-        probabilities: [n, n_models]; features: [n, 34]; samples_of: function of an index that returns the samples of that
-        window before they were cleaned, float32 [<= 65,024]. A noisy window is heard a second time without its own noise. What
-        the vote calls a scream is one in any case, and what is less probable than STANDS_OUT_FROM is none.
-        """
-        pooled, _, verdict = self.combine(probabilities)
-        if self.noise is None:
-            return verdict
-        shift = self.noise.shift(features)
-        for index in np.flatnonzero(~verdict & (pooled >= STANDS_OUT_FROM) & (shift > 0)):
-            less_noise = clean_window(subtract_own_noise(samples_of(index)))
-            again = probabilities[index] if less_noise is None else self.score(less_noise[None])[0]
-            verdict[index] = verdict_in_noise(probabilities[index], again, shift[index])
-        return verdict
 
 
 def verdict_in_noise(probabilities, again, shift):

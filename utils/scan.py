@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows
-from utils.background_noise import noise_power, subtract_noise
+from utils.background_noise import noise_power, subtract_noise, subtract_own_noise
+from utils.ensemble import verdict_in_noise
 from utils.events import DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector, background_of
 from utils.features import describe_window
 from utils.ranking import RecordingProbability
@@ -191,12 +192,30 @@ def loud_samples(samples):
 
 
 def verdict_alone(recent, ensemble, window):
-    """The vote on a window of which nothing before is known: with the operating point of its noise."""
+    """The vote on a ScoredWindow of which nothing before is known."""
     if window.verdict or window.probability < STANDS_OUT_FROM or getattr(ensemble, "noise", None) is None:
         return window.verdict
     samples = recent.cut(window.start_s, window.end_s)
     features, _, _ = describe_window(clean_window(samples))
-    return bool(ensemble.verdict_alone(window.probabilities[None], features[None], lambda index: samples)[0])
+    return bool(verdicts_alone(ensemble, window.probabilities[None], features[None], lambda index: samples)[0])
+
+
+def verdicts_alone(ensemble, probabilities, features, samples_of):
+    """The vote on windows of which nothing before is known, with the operating point of the noise in each: bool [n].
+
+    probabilities: [n, n_models]; features: [n, 34]; samples_of: function of an index that returns the samples of that window
+    before they were cleaned, float32 [<= 65,024]. A noisy window is heard a second time without its own noise. What the vote
+    calls a scream is one in any case, and what is less probable than STANDS_OUT_FROM is none.
+    """
+    pooled, _, verdict = ensemble.combine(probabilities)
+    if ensemble.noise is None:
+        return verdict
+    shift = ensemble.noise.shift(features)
+    for index in np.flatnonzero(~verdict & (pooled >= STANDS_OUT_FROM) & (shift > 0)):
+        less_noise = clean_window(subtract_own_noise(samples_of(index)))
+        again = probabilities[index] if less_noise is None else ensemble.score(less_noise[None])[0]
+        verdict[index] = verdict_in_noise(probabilities[index], again, shift[index])
+    return verdict
 
 
 def rounded(event):
