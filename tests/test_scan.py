@@ -497,6 +497,6 @@ def test_a_sound_that_the_vote_calls_a_scream_again_and_again_is_background(monk
     events = scan_probabilities(monkeypatch, calls, **heard)
     assert 2 <= len(events) <= 3 and events[-1]["end_s"] < 15  # until some ten seconds are known, and not after
     assert len(scan_probabilities(monkeypatch, calls, contrast=False)) == 40
-    assert len(scan_probabilities(monkeypatch, [0.85, 0.1, 0.1, 0.1] * 40)) == 40  # the vote is sure
-    assert len(scan_probabilities(monkeypatch, calls, votes=6)) == 40
+    assert len(scan_probabilities(monkeypatch, [0.85, 0.1, 0.1, 0.1] * 40, **heard)) == 40  # the vote is sure
+    assert len(scan_probabilities(monkeypatch, calls, votes=6, **heard)) == 40
     assert len(scan_probabilities(monkeypatch, [*calls[:80], 0.9, *calls[81:]], **heard)) == len(events) + 1
