@@ -310,23 +310,34 @@ def test_it_must_be_nearly_as_probable_as_anything_in_the_half_minute_before(ver
 
 @pytest.mark.parametrize("verdict", [True, False])
 def test_a_second_look_must_hear_a_scream_and_no_such_thing_in_the_background(verdict):
-    calm = {"heard_before": probability_at(-1.5)}
-    assert fires(0.5, CALM, verdict, heard=0.41, **calm) and not fires(0.5, CALM, verdict, heard=0.39, **calm)
-    assert fires(0.5, CALM, verdict, heard=0.31, second_look=0.3, **calm)
-    assert not fires(0.5, CALM, verdict, heard=0.49, second_look=0.5, **calm)
+    before = [0.5] * 42  # as probable as the window itself
+    heard = {"heard_before": probability_at(-1.5)}
+    assert fires(0.5, before, verdict, heard=0.41, **heard) and not fires(0.5, before, verdict, heard=0.39, **heard)
+    assert fires(0.5, before, verdict, heard=0.31, second_look=0.3, **heard)
+    assert not fires(0.5, before, verdict, heard=0.49, second_look=0.5, **heard)
     background = probability_at(0.0)
-    assert fires(0.5, CALM, verdict, heard=probability_at(0.51), heard_before=background)
-    assert not fires(0.5, CALM, verdict, heard=probability_at(0.49), heard_before=background)
+    assert fires(0.5, before, verdict, heard=probability_at(0.51), heard_before=background)
+    assert not fires(0.5, before, verdict, heard=probability_at(0.49), heard_before=background)
 
 
 @pytest.mark.parametrize("verdict", [True, False])
 def test_what_lies_far_above_the_background_may_be_fainter(verdict):
     """Three quarters of what is asked of others on a second look."""
-    assert fires(0.5, CALM, verdict, heard=0.31) and not fires(0.5, CALM, verdict, heard=0.29)
-    assert fires(0.5, CALM, verdict, heard=0.46, second_look=0.6) and not fires(0.5, CALM, verdict, heard=0.44, second_look=0.6)
-    heard = probability_at(-0.6)  # 0.35
-    assert fires(0.5, CALM, verdict, heard=heard, heard_before=probability_at(-2.11))
-    assert not fires(0.5, CALM, verdict, heard=heard, heard_before=probability_at(-2.09))
+    before, heard = [0.5] * 42, probability_at(-0.6)  # 0.35
+    assert fires(0.5, before, verdict, heard=0.31) and not fires(0.5, before, verdict, heard=0.29)
+    assert fires(0.5, before, verdict, heard=0.46, second_look=0.6)
+    assert not fires(0.5, before, verdict, heard=0.44, second_look=0.6)
+    assert fires(0.5, before, verdict, heard=heard, heard_before=probability_at(-2.11))
+    assert not fires(0.5, before, verdict, heard=heard, heard_before=probability_at(-2.09))
+
+
+@pytest.mark.parametrize(("lies_above", "needed"), [(0.0, 0.5), (1.0, 0.3), (2.0, 0.1), (-0.4, 0.58)])
+def test_a_fifth_of_how_far_the_window_itself_stands_out_counts(lies_above, needed):
+    before = [probability_at(-lies_above)] * 42
+    for heard, fired in ((needed + 0.01, True), (needed - 0.01, False)):
+        assert fires(0.5, before, heard=probability_at(heard), heard_before=0.5) == fired
+    for above, fired in ((needed + 1.01, True), (needed + 0.99, False)):  # and one that is fainter
+        assert fires(0.5, before, heard=probability_at(-0.6), heard_before=probability_at(-0.6 - above)) == fired
 
 
 def test_the_three_most_probable_windows_are_the_background_of_a_second_look():
@@ -335,7 +346,7 @@ def test_the_three_most_probable_windows_are_the_background_of_a_second_look():
     before[10], before[40] = 0.3, 0.3  # too long ago, and the same sound
     assert fires(0.4, before, looks=looks)
     assert [sorted(starts) for starts in looks] == [[42], [25, 30, 35]]
-    background, heard = Background(HOP_S), {25: 0.1, 30: 0.39, 35: 0.1}
+    background, heard = Background(HOP_S), {25: 0.1, 30: 0.47, 35: 0.1}
     for index, earlier in enumerate(before):
         background.judge(index * HOP_S, 0, earlier, False, lambda starts_s: np.ones(len(starts_s)))
     assert not background.judge(42 * HOP_S, 0, 0.4, False, lambda starts_s: np.array(

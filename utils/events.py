@@ -10,15 +10,16 @@ STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from
 NEAR_HIGHEST = 0.5  # which it must exceed, or nearly so: by log-odds, so much may be missing
 HEARD_AGAIN_FROM = 0.4  # and, unless another is asked for, the least probability of what is heard of it on a second look,
 ABOVE_BACKGROUND = 0.5  # which must lie so far above what is heard of the background, in log-odds;
-FAR_ABOVE_BACKGROUND, FAINT_SHARE = 1.5, 0.75  # if it lies so far above, this share of that probability is enough
+FAR_ABOVE_BACKGROUND, FAINT_SHARE = 1.5, 0.75  # if it lies so far above, this share of that probability is enough;
+FIRST_LOOK_SHARE = 0.2  # to both is added such a share of how far the window itself lies above its background
 BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, and how much of it must be there
 BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look, as many that do not overlap
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
 RULE = {"from": STANDS_OUT_FROM, "near_highest": NEAR_HIGHEST, "above_background": ABOVE_BACKGROUND,
-        "far_above_background": FAR_ABOVE_BACKGROUND, "faint_share": FAINT_SHARE, "background_s": BACKGROUND_S,
-        "least_background_s": LEAST_BACKGROUND_S, "background_looks": BACKGROUND_LOOKS, "sure": SURE,
-        "sure_votes": SURE_VOTES, "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
+        "far_above_background": FAR_ABOVE_BACKGROUND, "faint_share": FAINT_SHARE, "first_look_share": FIRST_LOOK_SHARE,
+        "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S, "background_looks": BACKGROUND_LOOKS,
+        "sure": SURE, "sure_votes": SURE_VOTES, "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Background:
         for start, _ in sorted(before, key=lambda window: -window[1]):
             if len(highest) < BACKGROUND_LOOKS and all(abs(start - other) >= SAME_SOUND_S for other in highest):
                 highest.append(start)
-        above = log_odds_of(heard_again) - log_odds_of(max(look_again(highest)))
+        above = log_odds_of(heard_again) - log_odds_of(max(look_again(highest))) - FIRST_LOOK_SHARE * lacks
         return above >= (ABOVE_BACKGROUND if heard_again >= self.second_look else FAR_ABOVE_BACKGROUND)
 
 
