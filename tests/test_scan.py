@@ -357,7 +357,7 @@ def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.29)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, heard_before=0.65)
     assert scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.29, second_look=0.29)
-    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, heard_before=0.3, second_look=0.61)
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, heard_before=0.45, second_look=0.61)
     assert scan_probabilities(monkeypatch, [*calm, 0.9, *calm], heard=0.3)  # the vote is sure
 
 
