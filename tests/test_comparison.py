@@ -80,6 +80,11 @@ def test_the_samples_of_a_stored_window_are_those_that_stage_1_described(tmp_pat
         np.testing.assert_array_equal(described, features[row])
 
 
+def test_a_clip_that_has_gone_is_named():
+    with pytest.raises(ArtifactError, match=r"^gone\.wav: .*extract_features\.py"):
+        stored_window(windows_of([("gone.wav", 1, "s", "c")]), 0)
+
+
 def sounding(row):
     return np.random.default_rng(row).normal(size=WINDOW).astype(np.float32)
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from utils.artifacts import ArtifactError, training_settings
-from utils.audio import SAMPLE_RATE, WINDOW, read_audio, trim_silence, window_starts
+from utils.audio import SAMPLE_RATE, WINDOW, AudioError, read_audio, trim_silence, window_starts
 from utils.calibration import log_odds
 from utils.dataset import EXTRACT, HOW_TO_GROUP, MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
@@ -58,8 +58,14 @@ def time_models(ensemble, windows, data_dir, manifest, rows, repeats=5):
 
 
 def stored_window(windows, row):
-    """The samples of a window of stage 1, before they were cleaned, from its clip: float32 [<= 65,024]. Raises AudioError."""
-    samples, offset = trimmed_clip(windows.file[row])
+    """The samples of a window of stage 1, before they were cleaned, from its clip: float32 [<= 65,024].
+
+    Raises ArtifactError if the clip cannot be read.
+    """
+    try:
+        samples, offset = trimmed_clip(windows.file[row])
+    except AudioError as error:
+        raise ArtifactError(f"{error}; the vote hears noisy windows again, and needs the clips that `{EXTRACT}` has read") from error
     start = windows.start_s[row] * SAMPLE_RATE - offset  # rounded in the table
     first = min(window_starts(len(samples)), key=lambda first: abs(first - start))
     return samples[first : first + WINDOW]
