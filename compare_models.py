@@ -4,6 +4,7 @@
     python compare_models.py --transfer          train on some collections, test on others: models/transfer.md and .png
     python compare_models.py --cross-validate 5  every clip tested once, by models that never saw its group
 
+The vote hears noisy windows again: the clips must lie where extract_features.py has read them.
 The first takes seconds. The other two train through the stage scripts, in checkpoints/, and continue where they were
 interrupted; models there of other artifacts or options are trained again. On 2 CPU cores with --jobs 2, three seeds of
 --transfer take about 75 minutes, 5-fold cross-validation 60.

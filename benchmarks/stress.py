@@ -167,7 +167,7 @@ def main(argv=None):
             for group, name, recall, false in rows])
 
     text = (f"# Stress curves\n\n{command_given(__file__, argv)}: {int(label.sum())} screams and {int((1 - label).sum())} other "
-            f"clips of the {args.split} split, verdict of the vote at the default operating point.\n\n"
+            f"clips of the {args.split} split, what main.py makes an event of.\n\n"
             f"{table(rows, ['change', 'step'])}\n"
             f"## In recordings\n\nThe same clips, each after {LEAD_S} s of the same noise: what main.py makes an event of.\n\n"
             f"{table(in_recordings, ['noise', 'step'])}")

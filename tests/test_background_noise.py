@@ -67,6 +67,15 @@ def test_the_noise_under_a_sound_is_that_of_its_quiet_frames(share):
     assert floor[1:-1].mean() == pytest.approx(known[1:-1].mean() * (1 if share == 0 else 2.1), rel=0.15)
 
 
+@pytest.mark.parametrize("padding", [np.zeros, lambda n: noise(n, seed=6) * np.float32(5e-4)], ids=["digital", "66 dB below"])
+def test_silence_before_a_sound_is_not_its_noise(padding):
+    samples = noise(WINDOW, seed=4)
+    padded = np.concatenate([padding(20_000).astype(np.float32), samples[20_000:]])
+    assert noise_floor(padded)[1:-1].mean() == pytest.approx(noise_floor(samples)[1:-1].mean(), rel=0.15)
+    assert not noise_floor(np.zeros(WINDOW, np.float32)).any()
+    np.testing.assert_array_equal(subtract_own_noise(padded.astype(float)), subtract_own_noise(padded))
+
+
 def test_a_tone_of_a_second_comes_out_of_its_own_noise():
     sound = np.zeros(WINDOW, np.float32)
     sound[20_000:42_050] = tone(22_050)

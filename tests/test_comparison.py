@@ -80,6 +80,16 @@ def test_the_samples_of_a_stored_window_are_those_that_stage_1_described(tmp_pat
         np.testing.assert_array_equal(described, features[row])
 
 
+def test_a_clip_that_has_changed_is_refused(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 100_000), SAMPLE_RATE)
+    windows = windows_of([(str(path), 1, "s", "c")] * 2)
+    windows.start_s[:] = [1.4745, 1.5]
+    assert len(stored_window(windows, 0)) == WINDOW
+    with pytest.raises(ArtifactError, match=r"clip\.wav .*extract_features\.py"):
+        stored_window(windows, 1)
+
+
 def test_a_clip_that_has_gone_is_named():
     with pytest.raises(ArtifactError, match=r"^gone\.wav: .*extract_features\.py"):
         stored_window(windows_of([("gone.wav", 1, "s", "c")]), 0)

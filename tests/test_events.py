@@ -331,6 +331,11 @@ def test_what_lies_far_above_the_background_may_be_fainter(verdict):
     assert not fires(0.5, before, verdict, heard=heard, heard_before=probability_at(-2.34))
 
 
+def test_a_second_look_that_hears_no_more_than_in_the_background_is_none():
+    calm = [0.001] * 42
+    assert fires(0.5, calm, heard=0.61, heard_before=0.6) and not fires(0.5, calm, heard=0.6, heard_before=0.6)
+
+
 @pytest.mark.parametrize(("lies_above", "needed"), [(0.0, 0.5), (1.0, 0.3), (2.0, 0.1), (-0.4, 0.58)])
 def test_a_fifth_of_how_far_the_window_itself_stands_out_counts(lies_above, needed):
     before = [probability_at(-lies_above)] * 42

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.fft
 
 from utils.features import hann, stft, stft_power
-from utils.signal_settings import HOP, N_FFT
+from utils.signal_settings import HOP, N_FFT, TRIM_DB
 
 OVERSUBTRACTION = 4.0  # times the mean noise power: single frames of noise lie above their mean
 LEAST_GAIN_DB = -20.0  # what is left of a bin that holds noise alone
@@ -19,12 +19,17 @@ def noise_power(samples):
 
 
 def noise_floor(samples):
-    """As noise_power, of the noise under a sound that begins with it: float32 [n] -> [1025].
+    """As noise_power, of the noise that lies under all of a sound: float32 [n] -> [1025].
 
     In each bin the quietest frames hold no more than noise (minimum statistics, Martin 2001). The power of noise in a bin is
     distributed exponentially: its mean follows from any of its quantiles.
     """
-    return (np.quantile(stft_power(samples), QUIETEST, axis=0) / -np.log(1 - QUIETEST)).astype(np.float32)
+    power = stft_power(samples)
+    level = power.sum(axis=1)
+    heard = power[level > level.max() * 10 ** (-TRIM_DB / 10)]  # not the silence before or after, as for trim_silence
+    if not len(heard):
+        return power[0]
+    return (np.quantile(heard, QUIETEST, axis=0) / -np.log(1 - QUIETEST)).astype(np.float32)
 
 
 def inverse_stft(spectrum, n_samples):
@@ -54,5 +59,6 @@ def subtract_noise(samples, power):
 
 def subtract_own_noise(samples):
     """Take the noise that lies under all of a sound out of it: float32 [n] -> float32 [n]."""
-    samples = samples - samples.mean(dtype=np.float64).astype(np.float32)  # an offset would be a step at both ends
+    offset = samples.mean(dtype=np.float64)  # it would be a step at both ends
+    samples = (samples - offset).astype(np.float32)
     return subtract_noise(samples, noise_floor(samples))

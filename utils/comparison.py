@@ -65,9 +65,11 @@ def stored_window(windows, row):
     try:
         samples, offset = trimmed_clip(windows.file[row])
     except AudioError as error:
-        raise ArtifactError(f"{error}; the vote hears noisy windows again, and needs the clips that `{EXTRACT}` has read") from error
+        raise ArtifactError(f"{error}; the vote hears noisy windows again, in the clips that {EXTRACT} has read") from error
     start = windows.start_s[row] * SAMPLE_RATE - offset  # rounded in the table
     first = min(window_starts(len(samples)), key=lambda first: abs(first - start))
+    if abs(first - start) > 2:
+        raise ArtifactError(f"{windows.file[row]} is not what {EXTRACT} has read: run it again")
     return samples[first : first + WINDOW]
 
 

@@ -11,7 +11,7 @@ NEAR_HIGHEST = 0.5  # which it must exceed, or nearly so: by log-odds, so much m
 HEARD_AGAIN_FROM = 0.4  # and, unless another is asked for, the least probability of what is heard of it on a second look,
 ABOVE_BACKGROUND = 0.5  # which must lie so far above what is heard of the background, in log-odds;
 FAR_ABOVE_BACKGROUND, FAINT_SHARE = 1.75, 0.75  # if it lies so far above, this share of that probability is enough;
-FIRST_LOOK_SHARE = 0.2  # to both is added such a share of how far the window itself lies above its background
+FIRST_LOOK_SHARE = 0.2  # such a share of how far the window itself lies above (or below) its background counts in that
 BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, and how much of it must be there
 BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look, as many that do not overlap
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
@@ -123,8 +123,9 @@ class Background:
         for start, _ in sorted(before, key=lambda window: -window[1]):
             if len(highest) < BACKGROUND_LOOKS and all(abs(start - other) >= SAME_SOUND_S for other in highest):
                 highest.append(start)
-        above = log_odds_of(heard_again) - log_odds_of(max(look_again(highest))) - FIRST_LOOK_SHARE * lacks
-        return above >= (ABOVE_BACKGROUND if heard_again >= self.second_look else FAR_ABOVE_BACKGROUND)
+        heard_above = log_odds_of(heard_again) - log_odds_of(max(look_again(highest)))
+        needed = ABOVE_BACKGROUND if heard_again >= self.second_look else FAR_ABOVE_BACKGROUND
+        return heard_above > 0 and heard_above - FIRST_LOOK_SHARE * lacks >= needed
 
 
 class EventDetector:
