@@ -61,7 +61,7 @@ BREAKS = [  # module, line, what it becomes
     ("background_noise", "power[level > level.max() * 10 ** (-TRIM_DB / 10)]", "power"),
     ("background_noise", "QUIETEST = 0.1", "QUIETEST = 0.5"),
     ("background_noise", " / -np.log(1 - QUIETEST)", ""),
-    ("background_noise", "    samples = samples - samples.mean(", "    samples.mean("),
+    ("background_noise", "(samples - offset)", "samples"),
     ("events", "return alone() if alone else verdict", "return verdict"),
     ("scan", "if window.verdict or window.probability", "if True or window.probability"),
     # the event machine
