@@ -308,6 +308,10 @@ def test_it_must_be_nearly_as_probable_as_anything_in_the_half_minute_before(ver
     assert fires(too_little, before(23), verdict) and fires(too_little, before(2), verdict)
 
 
+def test_what_is_improbable_must_be_more_probable_than_all_of_its_background():
+    assert fires(0.21, [0.22] * 42) and not fires(0.19, [0.19] * 42) and fires(0.19, [0.18] * 42)
+
+
 @pytest.mark.parametrize("verdict", [True, False])
 def test_a_second_look_must_hear_a_scream_and_no_such_thing_in_the_background(verdict):
     before = [0.5] * 42  # as probable as the window itself

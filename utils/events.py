@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
-STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from its background,
-NEAR_HIGHEST = 0.5  # which it must exceed, or nearly so: by log-odds, so much may be missing
+STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from its background, which it must exceed;
+NEAR_HIGHEST, NEAR_HIGHEST_FROM = 0.5, 0.2  # so much, in log-odds, may be missing from this probability on
 HEARD_AGAIN_FROM = 0.4  # and, unless another is asked for, the least probability of what is heard of it on a second look,
 ABOVE_BACKGROUND = 0.5  # which must lie so far above what is heard of the background, in log-odds;
 FAR_ABOVE_BACKGROUND, FAINT_SHARE = 1.75, 0.75  # if it lies so far above, this share of that probability is enough;
@@ -16,10 +16,11 @@ BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, 
 BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look, as many that do not overlap
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
-RULE = {"from": STANDS_OUT_FROM, "near_highest": NEAR_HIGHEST, "above_background": ABOVE_BACKGROUND,
-        "far_above_background": FAR_ABOVE_BACKGROUND, "faint_share": FAINT_SHARE, "first_look_share": FIRST_LOOK_SHARE,
-        "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S, "background_looks": BACKGROUND_LOOKS,
-        "sure": SURE, "sure_votes": SURE_VOTES, "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
+RULE = {"from": STANDS_OUT_FROM, "near_highest": NEAR_HIGHEST, "near_highest_from": NEAR_HIGHEST_FROM,
+        "above_background": ABOVE_BACKGROUND, "far_above_background": FAR_ABOVE_BACKGROUND, "faint_share": FAINT_SHARE,
+        "first_look_share": FIRST_LOOK_SHARE, "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S,
+        "background_looks": BACKGROUND_LOOKS, "sure": SURE, "sure_votes": SURE_VOTES,
+        "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Background:
         if verdict and (probability >= SURE or votes >= SURE_VOTES):
             return True
         lacks = log_odds_of(max(earlier for _, earlier in before)) - log_odds_of(probability)
-        if probability < STANDS_OUT_FROM or lacks >= NEAR_HIGHEST:
+        if probability < STANDS_OUT_FROM or lacks >= (NEAR_HIGHEST if probability >= NEAR_HIGHEST_FROM else 0):
             return False
         heard_again = look_again([start_s])[0]
         if heard_again < FAINT_SHARE * self.second_look:
