@@ -2,9 +2,14 @@
 
 import numpy as np
 
-from utils.audio import SAMPLE_RATE
+from utils.audio import SAMPLE_RATE, WINDOW
 
 FRAME = 2048  # samples
+
+
+def sounding(seed):
+    """A window of noise, another for each seed: float32 [65,024]."""
+    return np.random.default_rng(seed).normal(size=WINDOW).astype(np.float32)
 
 
 class StandIn:

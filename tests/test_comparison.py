@@ -13,6 +13,7 @@ import types
 import numpy as np
 import pytest
 import soundfile
+from stand_in import sounding
 from synthetic_artifacts import write_artifacts
 
 from utils.artifacts import ArtifactError
@@ -93,10 +94,6 @@ def test_a_clip_that_has_changed_is_refused(tmp_path):
 def test_a_clip_that_has_gone_is_named():
     with pytest.raises(ArtifactError, match=r"^gone\.wav: .*extract_features\.py"):
         stored_window(windows_of([("gone.wav", 1, "s", "c")]), 0)
-
-
-def sounding(row):
-    return np.random.default_rng(row).normal(size=WINDOW).astype(np.float32)
 
 
 def test_the_vote_hears_a_noisy_window_again():

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from stand_in import StandIn
+from stand_in import StandIn, sounding
 
 from utils import extraction, noise_level, scenes
 from utils.artifacts import ArtifactError, write_json
@@ -102,10 +102,6 @@ class HearsAgain(Ensemble):
     def score(self, windows):
         self.heard.append(windows)
         return np.stack([self.again] * len(windows))
-
-
-def sounding(index):
-    return np.random.default_rng(index).normal(size=WINDOW).astype(np.float32)
 
 
 @pytest.mark.parametrize("first, probability, noisy, verdict, looks", [

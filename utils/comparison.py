@@ -60,7 +60,7 @@ def time_models(ensemble, windows, data_dir, manifest, rows, repeats=5):
 def stored_window(windows, row):
     """The samples of a window of stage 1, before they were cleaned, from its clip: float32 [<= 65,024].
 
-    Raises ArtifactError if the clip cannot be read.
+    Raises ArtifactError if the clip cannot be read, or is not the one that stage 1 has read.
     """
     try:
         samples, offset = trimmed_clip(windows.file[row])
