@@ -66,8 +66,12 @@ class PlayedFile:
         self.closed = True
 
 
-def microphone_playing(path, queue_s=600, stall_s=10, **options):
-    return Microphone(None, lambda device, on_sound, on_end: PlayedFile(path, on_sound, on_end, **options), queue_s, stall_s)
+def microphone_playing(path, queue_s=600, stall_s=10, unplugged=False, **options):
+    """A microphone that plays a file, after which somebody stops it; or, unplugged, it ends by itself."""
+    microphone = Microphone(None, lambda *callbacks: PlayedFile(path, *callbacks[1:], **options), queue_s, stall_s)
+    if not unplugged:
+        microphone.stream.on_end = microphone.stop
+    return microphone
 
 
 @pytest.fixture
@@ -118,13 +122,13 @@ def test_dropped_sound_is_counted_and_times_stay_right(recording):
     microphone.stream.thread.join()  # 14 s arrive while nobody reads: 2 s have room
     microphone.stream.start = lambda: None
     assert microphone.dropped == 12 * 44_100
-    microphone.ended.clear()
+    microphone.stopping.clear()
 
     def go_on():
         while not microphone.queue.empty():
             time.sleep(0.01)
         microphone.on_sound(np.ones((4410, 1), np.float32), 4410, None, None)
-        microphone.ended.set()
+        microphone.stop()
 
     threading.Thread(target=go_on).start()
     stream = io.StringIO()
@@ -147,6 +151,12 @@ def test_silent_device_is_a_failure_after_the_summary(recording):
     assert "listened for 14.0 s: 2 events" in stream.getvalue()
     assert len(record["events"]) == 2 and record["warnings"] == [
         "microphone: no sound has come for 0.3 s; is it still plugged in?"]
+
+
+def test_device_that_ends_by_itself_is_a_failure_and_loses_nothing(recording):
+    record = listen(microphone_playing(recording, unplugged=True), LoudEnsemble(), stream=io.StringIO())
+    assert len(record["events"]) == 2 and record["duration_s"] == 14 and record["warnings"] == [
+        "microphone: the device has ended the recording; is it still plugged in?"]
 
 
 def test_ctrl_c_ends_cleanly_with_the_open_event(recording):

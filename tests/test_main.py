@@ -592,18 +592,21 @@ def test_a_pipe_in_real_time(end):
 
 
 class FakeMicrophone:
-    """An input stream as sounddevice gives it, that plays a recording at once."""
+    """An input stream as sounddevice gives it, that plays a recording at once; then somebody presses Ctrl-C."""
 
     samplerate = SAMPLE_RATE
 
     def __init__(self, samples, on_sound, on_end):
-        self.samples, self.on_sound, self.on_end = samples, on_sound, on_end
+        self.samples, self.on_sound = samples, on_sound
 
     def start(self):
         for first in range(0, len(self.samples), 2000):
             block = self.samples[first : first + 2000, None]
             self.on_sound(block, len(block), None, None)
-        self.on_end()
+        self.end()
+
+    def end(self):
+        signal.raise_signal(signal.SIGINT)
 
     def stop(self):
         pass
@@ -626,8 +629,8 @@ def test_microphone_equals_file(capfd, tmp_path):
 
 def test_a_microphone_that_goes_silent_loses_nothing_of_what_it_heard(capfd, tmp_path, monkeypatch):
     class Silent(FakeMicrophone):
-        def __init__(self, samples, on_sound, on_end):
-            super().__init__(samples, on_sound, lambda: None)
+        def end(self):
+            pass
 
     monkeypatch.setattr(live.Microphone.__init__, "__defaults__", (None, live.open_sounddevice, live.QUEUE_S, 0.3))
     samples = soundfile.read(write_scene(tmp_path / "a.wav", [(2.0, 1.0)], 10), dtype="float32")[0]

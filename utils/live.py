@@ -67,7 +67,7 @@ class Microphone:
         self.lost = 0  # samples dropped since the last block that found room
         self.dropped = 0  # samples in all
         self.overflows = 0  # times that the sound card itself lost some
-        self.failure = None  # sentence, when the device went silent
+        self.failure = None  # sentence, when the device went silent or ended
         self.stopping, self.ended = threading.Event(), threading.Event()
         self.stream = open_stream(device, self.on_sound, self.ended.set)
         self.rate = int(self.stream.samplerate)
@@ -96,6 +96,8 @@ class Microphone:
                 lost, block = self.queue.get_nowait() if over else self.queue.get(timeout=0.2)
             except queue.Empty:
                 if over:
+                    if not self.stopping.is_set():
+                        self.failure = "microphone: the device has ended the recording; is it still plugged in?"
                     break
                 if time.monotonic() - last_sound > self.stall_s:
                     self.failure = f"microphone: no sound has come for {self.stall_s:g} s; is it still plugged in?"
