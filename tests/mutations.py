@@ -61,7 +61,7 @@ BREAKS = [  # module, line, what it becomes
     ("background_noise", "power[level > level.max() * 10 ** (-TRIM_DB / 10)]", "power"),
     ("background_noise", "QUIETEST = 0.1", "QUIETEST = 0.5"),
     ("background_noise", " / -np.log(1 - QUIETEST)", ""),
-    ("background_noise", "(samples - offset)", "samples"),
+    ("background_noise", "samples = without_offset(samples)", "pass"),
     ("events", "return alone() if alone else verdict", "return verdict"),
     ("scan", "if window.verdict or window.probability", "if True or window.probability"),
     # the event machine
@@ -142,7 +142,8 @@ BREAKS = [  # module, line, what it becomes
     ("scan", "(window, subtract_noise(window, noise))", "(window, window)"),
     ("scan", "recent.cut(*background_of(judged_s))", "recent.cut(*background_of(judged_s + 5))"),
     ("scan", "            self.add(block)\n", ""),
-    ("scan", "        window = window - window.mean(dtype=np.float64).astype(np.float32)", "        pass"),
+    ("scan", "window = without_offset(recent.cut(start_s, start_s + WINDOW_S))",
+     "window = recent.cut(start_s, start_s + WINDOW_S)"),
     ("scan", "as_it_is if less_noise is None else less_noise", "less_noise"),
     ("scan", "        recent.forget(", "        (lambda _: None)("),
     ("scan", "if samples is not None]", "]"),

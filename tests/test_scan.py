@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, clean_window, read_audio, read_blocks
+from utils.audio import (SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, clean_window, read_audio, read_blocks,
+                         without_offset)
 from stand_in import StandIn
 from utils.background_noise import noise_power, subtract_noise
 from utils.events import SAME_SOUND_S, EventSettings
@@ -406,7 +407,7 @@ def test_a_second_look_scores_the_loud_part_with_and_without_the_noise():
 
     assert second_look(recent, Recorder(), 24.0, [24.0]).tolist() == [0.5]
     window = samples[first : first + WINDOW]
-    window = window - window.mean(dtype=np.float64).astype(np.float32)
+    window = without_offset(window)
     for heard, sound in zip(scored, (window, subtract_noise(window, noise))):
         start, end = (round(moment * SAMPLE_RATE) for moment in loud_part(sound))
         assert 0.6 < (end - start) / SAMPLE_RATE < 1.2

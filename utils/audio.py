@@ -293,6 +293,11 @@ def trim_silence(samples):
     return samples[first : (int(loud[-1]) + 1) * HOP], first
 
 
+def without_offset(samples):
+    """Take the mean out of a sound: float [n >= 1] -> float32 [n]."""
+    return (samples - samples.mean(dtype=np.float64).astype(np.float32)).astype(np.float32, copy=False)
+
+
 def clean_window(samples):
     """NaN and Inf to 0, DC offset out, peak to 1 with a gain of at most MAX_GAIN_DB, a short piece repeated to fill the window.
 
@@ -309,7 +314,7 @@ def clean_window(samples):
     if not len(samples):
         return None
     samples = finite_samples(samples)
-    samples = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    samples = without_offset(samples)
     peak = max(float(samples.max()), -float(samples.min()))
     if peak < QUIET_PEAK:
         return None

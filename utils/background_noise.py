@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.fft
 
+from utils.audio import without_offset
 from utils.features import hann, stft, stft_power
 from utils.signal_settings import HOP, N_FFT, TRIM_DB
 
@@ -59,6 +60,5 @@ def subtract_noise(samples, power):
 
 def subtract_own_noise(samples):
     """Take the noise that lies under all of a sound out of it: float32 [n] -> float32 [n]."""
-    offset = samples.mean(dtype=np.float64)  # it would be a step at both ends
-    samples = (samples - offset).astype(np.float32)
+    samples = without_offset(samples)  # which would be a step at both ends
     return subtract_noise(samples, noise_floor(samples))

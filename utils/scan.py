@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows
+from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, without_offset
 from utils.background_noise import noise_power, subtract_noise, subtract_own_noise
 from utils.ensemble import verdict_in_noise
 from utils.events import DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector, background_of
@@ -168,8 +168,7 @@ def second_look(recent, ensemble, judged_s, starts_s):
     """
     noise, heard = noise_power(recent.cut(*background_of(judged_s))), []
     for start_s in starts_s:
-        window = recent.cut(start_s, start_s + WINDOW_S)
-        window = window - window.mean(dtype=np.float64).astype(np.float32)  # an offset would be a step at both its ends
+        window = without_offset(recent.cut(start_s, start_s + WINDOW_S))  # an offset would be a step at both its ends
         as_it_is, less_noise = (clean_window(loud_samples(samples)) for samples in (window, subtract_noise(window, noise)))
         heard += [as_it_is, as_it_is if less_noise is None else less_noise]  # None: too quiet, so was the noise
     scores = np.zeros((len(heard), len(ensemble.names)))
