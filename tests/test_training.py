@@ -140,7 +140,7 @@ def test_patience_stops(made, tmp_path, monkeypatch, capsys):
     figures_come_as(monkeypatch, [0.3, 0.9, 0.1])
     train(made, tmp_path, "--epochs", "20", "--patience", "3")
     assert report_of(tmp_path)["training"] == {"all_data": False, "epochs": 5, "device": "cpu", "best_epoch": 2,
-                                               "precision": training.precision_on(torch.device("cpu"))}
+                                               "precision": training.faster_precision(torch.device("cpu"))}
     assert "no better validation figure for 3 epochs" in capsys.readouterr().out
 
 
@@ -182,6 +182,29 @@ def test_interrupted_run_ends_as_an_undisturbed_one(made, tmp_path, monkeypatch,
         report["settings"]["options"].pop("models", None)
     assert one == other
     assert sorted(os.listdir(tmp_path / "one")) == sorted(os.listdir(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("began_on", ["cpu", "cuda"])
+def test_resumed_run_goes_on_in_its_precision_on_such_a_device(made, tmp_path, monkeypatch, began_on):
+    """Which is faster is measured, and a busy machine may measure otherwise the second time."""
+    monkeypatch.setattr(training, "validation_figures", lambda *_: {})  # the last epoch is the best
+    undisturbed = {}
+    for precision in (training.BFLOAT16, training.FLOAT32):
+        monkeypatch.setattr(training, "faster_precision", lambda device, precision=precision: precision)
+        undisturbed[precision] = train(made, tmp_path / precision)
+    assert not equal(*undisturbed.values())
+    again = interrupt_in_epoch(monkeypatch, 3)
+    monkeypatch.setattr(training, "faster_precision", lambda device: training.BFLOAT16)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "other")
+    again()
+    path = tmp_path / "other/.cnn_checkpoint.pth"
+    torch.save(torch.load(path, weights_only=True) | {"device": began_on}, path)
+    monkeypatch.setattr(training, "faster_precision", lambda device: training.FLOAT32)
+    went_on = train(made, tmp_path / "other")
+    assert equal(went_on, undisturbed[training.BFLOAT16]) == (began_on == "cpu")
+    assert report_of(tmp_path / "other")["training"]["precision"] == (
+        training.BFLOAT16 if began_on == "cpu" else training.FLOAT32)
 
 
 def test_resumed_run_remembers_the_best_weights(made, tmp_path, monkeypatch, averages):
@@ -469,5 +492,5 @@ def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch):
     monkeypatch.setattr(training, "cpu_has_bfloat16", lambda: False)
     assert training.bfloat16_is_faster.__wrapped__() is False
     monkeypatch.setattr(training, "bfloat16_is_faster", lambda: False)
-    assert training.precision_on(torch.device("cpu")) == "float32"
-    assert training.precision_on(torch.device("cuda")) == "bfloat16 mixed precision"
+    assert training.faster_precision(torch.device("cpu")) == "float32"
+    assert training.faster_precision(torch.device("cuda")) == "bfloat16 mixed precision"

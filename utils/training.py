@@ -30,6 +30,7 @@ WEIGHT_DECAY = 1e-2
 HELD_IN_MEMORY = 2e9  # bytes of spectrograms; more than this stays on disk, memory-mapped
 SHOWN_FIGURES = ("average_precision", "average_precision_in_noise", "roc_auc")  # of validation, after each epoch
 LEAST_WEIGHT = 0.02  # of a negative in the loss, before the weights are scaled to mean 1
+BFLOAT16, FLOAT32 = "bfloat16 mixed precision", "float32"
 AVERAGING = 0.995  # of the exponential moving average of the weights, per step
 
 
@@ -58,10 +59,10 @@ def check_training_options(parser, args):
 
 
 def choose_device(wanted):
-    """torch.device for "auto", "cpu" or "cuda"; says which and why."""
+    """torch.device for "auto", "cpu" or "cuda"; says which."""
     device = torch.device(choose_torch_device(wanted, threads=None))
     named = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads"
-    print(f"device: {named}, {precision_on(device)}")
+    print(f"device: {named}")
     return device
 
 
@@ -70,17 +71,13 @@ def cpu_has_bfloat16():
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def trains_in_bfloat16(device):
-    return device.type == "cuda" or bfloat16_is_faster()
+def faster_precision(device):
+    """What networks train faster in there: BFLOAT16 or FLOAT32."""
+    return BFLOAT16 if device.type == "cuda" or bfloat16_is_faster() else FLOAT32
 
 
-def precision_on(device):
-    """What networks are trained in: "bfloat16 mixed precision" or "float32"."""
-    return "bfloat16 mixed precision" if trains_in_bfloat16(device) else "float32"
-
-
-def mixed_precision(device):
-    return torch.amp.autocast(device.type, torch.bfloat16, enabled=trains_in_bfloat16(device))
+def autocast(device, precision):
+    return torch.amp.autocast(device.type, torch.bfloat16, enabled=precision == BFLOAT16)
 
 
 @functools.cache
@@ -291,12 +288,14 @@ def train_network(name, args):
     pos_weight = torch.tensor(batches.pos_weight, device=device)
     options = {key: value for key, value in vars(args).items() if key not in ("restart", "device", "threads", "models")}
     settings = {"signal": SIGNAL_SETTINGS, "network": name, "fingerprint": data.fingerprint, "options": options}
-    history, best, best_state = [], -math.inf, None
+    history, best, best_state, precision = [], -math.inf, None, faster_precision(device)
     if os.path.exists(checkpoint_path) and not args.restart:
-        history, best, best_state = resume(checkpoint_path, settings, network, average, optimiser, schedule, batches, device)
+        history, best, best_state, precision = resume(checkpoint_path, settings, network, average, optimiser, schedule, batches,
+                                                      device, precision)
 
     parameters = sum(p.numel() for p in network.parameters())
-    print(f"{name}: {parameters:,} parameters; windows: " + ", ".join(f"{len(r)} {part}" for part, r in data.rows.items()))
+    print(f"{name}: {parameters:,} parameters, trained in {precision}; windows: "
+          + ", ".join(f"{len(r)} {part}" for part, r in data.rows.items()))
     for epoch in range(len(history) + 1, epochs + 1):
         if history and epoch - max(history, key=lambda h: h["selected_by"])["epoch"] > args.patience and not args.all_data:
             print(f"no better validation figure for {args.patience} epochs: stopped")
@@ -309,7 +308,7 @@ def train_network(name, args):
             batch = torch.from_numpy(batch).to(device).float()  # [2 * batch, 128, 128]
             label = torch.from_numpy(data.windows.label[drawn]).to(device, torch.float32)
             scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], kind, args.scenes)  # [batch, 128, 128]
-            with mixed_precision(device):
+            with autocast(device, precision):
                 logits = network(scenes)
             loss = training_loss(logits.float(), label, pos_weight)
             optimiser.zero_grad(set_to_none=True)
@@ -332,6 +331,7 @@ def train_network(name, args):
                                      "network": network.state_dict(), "average": average.state_dict(),
                                      "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
                                      "torch_rng": torch.get_rng_state(), "cuda_rng": cuda_random_state(device),
+                                     "device": device.type, "precision": precision,
                                      "numpy_rng": repr(batches.rng.bit_generator.state)})
 
     average.load_state_dict(best_state)
@@ -342,7 +342,7 @@ def train_network(name, args):
     write_model(weights_path, json_path, average, {
         "model": name, "file": os.path.basename(weights_path), "settings": settings,
         "calibration": calibration, "metrics": metrics, "metrics_of": metrics_of(args.all_data),
-        "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device), "precision": precision_on(device),
+        "training": {"all_data": args.all_data, "epochs": len(history), "device": str(device), "precision": precision,
                      "best_epoch": max(history, key=lambda h: h["selected_by"])["epoch"]},
         "versions": library_versions("torch", "numpy"),
     })
@@ -357,16 +357,20 @@ def train_network(name, args):
     return 0
 
 
-def resume(path, settings, network, average, optimiser, schedule, batches, device):
-    """Continue an interrupted run of the same settings: (history, best figure, best weights)."""
+def resume(path, settings, network, average, optimiser, schedule, batches, device, precision):
+    """Continue an interrupted run of the same settings: (history, best figure, best weights, precision).
+
+    On the same kind of device it goes on in the precision it began with, so that it ends as an undisturbed one; elsewhere in
+    the one given.
+    """
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")  # a run may go on where there is no GPU
     except Exception as error:  # torch raises many types for a damaged file
         print(f"checkpoint {path} is damaged ({type(error).__name__}): starting afresh")
-        return [], -math.inf, None
+        return [], -math.inf, None, precision
     if state["settings"] != repr(settings):
         print("the checkpoint is of other settings or data: starting afresh")
-        return [], -math.inf, None
+        return [], -math.inf, None, precision
     network.load_state_dict(state["network"])
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
@@ -376,7 +380,9 @@ def resume(path, settings, network, average, optimiser, schedule, batches, devic
         torch.cuda.set_rng_state(state["cuda_rng"], device)
     batches.rng.bit_generator.state = ast.literal_eval(state["numpy_rng"])
     print(f"resumed after epoch {len(state['history'])}")
-    return state["history"], state["best"], state["best_state"]
+    if state.get("device") == device.type:
+        precision = state["precision"]
+    return state["history"], state["best"], state["best_state"], precision
 
 
 def evaluate_network(network, data, noisy, device):
