@@ -428,7 +428,12 @@ def test_a_table_that_cannot_be_written_any_more_ends_no_watch(capfd, tmp_path, 
 def test_records_of_another_rule_or_operating_point_are_not_recalled(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_scene(tmp_path / "a.wav")
-    options = ("--file", "a.wav", "--resume")
+    options = ("--file", "a.wav", "--resume", "--models", ".")
+    assert detect_json(capfd, *options, ensemble=StandIn())[0] == 0
+    (tmp_path / "noise.json").write_text("{}")  # by which the vote knows how noisy a short clip is
+    with pytest.raises(ArtifactError, match=r"other settings \(noise\)"):
+        detect_json(capfd, *options, ensemble=StandIn())
+    (tmp_path / "noise.json").unlink()
     assert detect_json(capfd, *options, ensemble=StandIn())[0] == 0
     recalibrated = StandIn()
     recalibrated.calibrations = {"svm": {"threshold": 1.0, "slope": 1.0}}
