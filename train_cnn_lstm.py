@@ -11,12 +11,14 @@ as JSON and PNG. An interrupted run continues where it stopped.
 import argparse
 
 from utils.artifacts import run_stage
-from utils.training import add_training_options, check_training_options, train_network
 
 SETTINGS = {"epochs": 12, "scenes": "hard"}
 
 
 def main(argv=None):
+    # imported here, so that where torch is missing run_stage says what to install
+    from utils.training import add_training_options, check_training_options, train_network
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_options(parser, **SETTINGS)
     args = parser.parse_args(argv)

@@ -190,6 +190,16 @@ def test_exit_status_and_one_line_of_a_stage(body, status, stderr):
     assert (finished.returncode, finished.stderr) == (status, stderr)
 
 
+@pytest.mark.parametrize("script", ["train_cnn.py", "train_cnn_mel.py", "train_cnn_lstm.py"])
+def test_training_a_network_without_torch_is_one_line(tmp_path, script):
+    """As after the smaller install of the README."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")
+    finished = subprocess.run([sys.executable, REPOSITORY / script], cwd=tmp_path, text=True, capture_output=True,
+                              env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (finished.returncode, finished.stderr) == (
+        1, "error: this needs the package torch: pip install -r requirements.txt\n")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="closes descriptors as a POSIX shell does")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_standard_stream_is_a_silent_one(tmp_path, closed):
