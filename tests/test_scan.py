@@ -255,6 +255,37 @@ def test_pipe_equals_file(tmp_path, subtype, tag, bits, channels, rate):
         np.testing.assert_array_equal(raw, expected)
 
 
+@pytest.mark.parametrize(("format_", "advice"), [("WAV", "leave --raw-rate out"), ("RF64", "leave --raw-rate out"),
+                                                 ("FLAC", "give the file itself"), ("OGG", "give the file itself")])
+def test_a_file_is_not_taken_for_raw_samples(format_, advice):
+    whole = io.BytesIO()
+    soundfile.write(whole, np.zeros(1000), 22_050, format=format_)
+    whole.seek(0)
+    with pytest.raises(AudioError, match=f"(?i)begins as a {'WAV' if format_ == 'RF64' else format_} file.*{advice}"):
+        list(read_stream(whole, raw_rate=22_050))
+
+
+@pytest.mark.filterwarnings("error")
+def test_samples_beyond_float32_are_silence_as_in_a_file(tmp_path):
+    sound = np.full(2000, 0.5)
+    sound[700] = 1e300
+    soundfile.write(tmp_path / "a.wav", sound, 22_050, subtype="DOUBLE")
+    streamed = np.concatenate(list(read_stream(io.BytesIO((tmp_path / "a.wav").read_bytes()))))
+    assert streamed[700] == 0
+    np.testing.assert_array_equal(streamed, read_audio(tmp_path / "a.wav"))
+
+
+def test_a_pipe_that_stalls_is_told_once_a_pause(monkeypatch, capsys):
+    def blocks():
+        for pause_s in (0, 0.9, 0, 0.9, 0):
+            time.sleep(pause_s)
+            yield np.zeros(100, np.float32)
+
+    monkeypatch.setattr("utils.pipe.STALL_S", 0.3)
+    assert len(list(ReadAhead(blocks()))) == 5
+    assert capsys.readouterr().err == 2 * "warning: standard input: no sound has come for 0.3 s; still waiting\n"
+
+
 def test_a_pipe_that_does_not_wait_is_waited_for():
     """Its other end may set O_NONBLOCK: then nothing to read is not the end."""
     reading, writing = os.pipe()

@@ -6,17 +6,20 @@ import select
 import signal
 import struct
 import threading
+import time
 
 import numpy as np
 
-from utils.audio import MAX_BLOCK, MAX_CHANNELS, SAMPLE_RATES, AudioError, mono, resample_blocks
+from utils.audio import MAX_BLOCK, MAX_CHANNELS, SAMPLE_RATES, AudioError, mono, print_warning, resample_blocks
 
 WAV_CODINGS = {  # (format tag, bits per sample) -> (numpy type, offset, full scale), as libsndfile scales to float
     (1, 8): ("u1", 128, 2.0**7), (1, 16): ("<i2", 0, 2.0**15), (1, 24): ("<i4", 0, 2.0**31), (1, 32): ("<i4", 0, 2.0**31),
     (3, 32): ("<f4", 0, 1.0), (3, 64): ("<f8", 0, 1.0),
 }
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes; from here on it is a placeholder: this one is SoX's, ffmpeg's is 0xFFFFFFFF
+CONTAINERS = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}  # by their first bytes, which raw samples lack
 STREAM_NAME = "standard input"
+STALL_S = 10  # seconds without any sound after which a pipe that is still open is worth a warning
 AHEAD_BLOCKS = 200  # blocks read ahead of the scoring at most: 20 s of a single channel
 
 
@@ -76,12 +79,13 @@ def decode_samples(raw, coding, channels):
     else:
         samples = np.frombuffer(raw, kind)
     if kind[1] == "f":
-        return samples.astype(np.float32).reshape(-1, channels)
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes Inf, as in a file, and Inf becomes 0
+            return samples.astype(np.float32).reshape(-1, channels)
     return ((samples.astype(np.float32) - np.float32(offset)) / np.float32(full_scale)).reshape(-1, channels)
 
 
-def stream_samples(stream, coding, channels, rate, n_bytes):
-    """Decode a stream piece by piece: mono blocks at `rate` Hz.
+def stream_samples(stream, coding, channels, rate, n_bytes, begun=b""):
+    """Decode a stream piece by piece: mono blocks at `rate` Hz. begun: its first bytes, where they have been read already.
 
     Channels are mixed one second at a time, exactly as for files; a single channel is handed on every 0.1 s, because
     nothing depends on the block and an answer should not wait.
@@ -90,7 +94,8 @@ def stream_samples(stream, coding, channels, rate, n_bytes):
     block_bytes = frame_bytes * max(1, min(rate, MAX_BLOCK // channels) if channels > 1 else rate // 10)
     frames = 0
     while n_bytes is None or n_bytes > 0:
-        raw = read_exactly(stream, block_bytes if n_bytes is None else min(block_bytes, n_bytes))
+        raw = begun + read_exactly(stream, (block_bytes if n_bytes is None else min(block_bytes, n_bytes)) - len(begun))
+        begun = b""
         raw = raw[: len(raw) // frame_bytes * frame_bytes]  # a torn last frame
         if not raw:
             break
@@ -107,17 +112,22 @@ def read_stream(stream, raw_rate=None, raw_channels=1):
     stream: binary. A WAV (PCM or float; a length of 0, or of 2 GB and more, means until the end), or, with `raw_rate` in Hz, raw
     16-bit little-endian samples of `raw_channels` interleaved channels. Raises AudioError.
     """
+    begun = b""
     if raw_rate is None:
         tag, bits, channels, rate, n_bytes = read_wav_header(stream)
     else:
         tag, bits, channels, rate, n_bytes = 1, 16, raw_channels, raw_rate, None
+        begun = read_exactly(stream, 4)
+        if begun in CONTAINERS:
+            how = "leave --raw-rate out" if CONTAINERS[begun] == "WAV" else "give the file itself, or ffmpeg -f wav - of it"
+            raise AudioError(f"{STREAM_NAME}: begins as a {CONTAINERS[begun]} file does, and not with raw samples; {how}")
     if (tag, bits) not in WAV_CODINGS:
         raise AudioError(f"{STREAM_NAME}: WAV format {tag} with {bits} bits is not supported; convert it with ffmpeg -f wav -")
     if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
         raise AudioError(f"{STREAM_NAME}: a sample rate of {rate} Hz is not plausible")
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"{STREAM_NAME}: {channels} channels are not plausible")
-    yield from resample_blocks(stream_samples(stream, (tag, bits), channels, rate, n_bytes), rate)
+    yield from resample_blocks(stream_samples(stream, (tag, bits), channels, rate, n_bytes, begun), rate)
 
 
 class ReadAhead:
@@ -152,7 +162,8 @@ class ReadAhead:
         self.stopping = True
 
     def next_block(self):
-        """The next block, as soon as it is there; None at the end."""
+        """The next block, as soon as it is there; None at the end. Says so when none comes for STALL_S."""
+        asked = time.monotonic()
         while True:
             over = self.stopping  # before the look into the queue: nothing is missed
             try:
@@ -160,6 +171,9 @@ class ReadAhead:
             except queue.Empty:
                 if over:
                     return None
+                if asked is not None and time.monotonic() - asked > STALL_S:
+                    print_warning(f"{STREAM_NAME}: no sound has come for {STALL_S:g} s; still waiting")
+                    asked = None  # once for a pause
 
     def __iter__(self):
         threading.Thread(target=self.read, daemon=True).start()
