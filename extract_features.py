@@ -135,13 +135,16 @@ def write_spectrograms(clips, args, paths):
     return readable, failures
 
 
-def keep_copies_together(clips, readable):
-    """Join the groups of clips in which windows sound nearly the same. Returns the clips, and how many groups were joined."""
-    recorded = [(clip.group, features) for clip, features, _ in readable if clip.source != SYNTHESISED]
-    joined = join_near_copies([group for group, features in recorded for _ in features],
+def keep_copies_together(readable):
+    """Join the groups of clips in which windows sound nearly the same.
+
+    Returns the clips that could be read, without the synthesised signals, and how many groups were joined.
+    """
+    recorded = [(clip, features) for clip, features, _ in readable if clip.source != SYNTHESISED]
+    joined = join_near_copies([clip.group for clip, features in recorded for _ in features],
                               np.concatenate([features for _, features in recorded]))
     n_joined = len(joined) - len(set(joined.values()))
-    return [replace(clip, group=joined.get(clip.group, clip.group)) for clip in clips], n_joined
+    return [replace(clip, group=joined[clip.group]) for clip, _ in recorded], n_joined
 
 
 def write_table(path, readable, clips, splits):
@@ -248,7 +251,7 @@ def main(argv=None):
         readable, failures = write_spectrograms(clips, args, paths)
         if len(failures) == len(clips):
             raise ArtifactError("not one clip could be read; nothing was written")
-        clips, n_joined = keep_copies_together(clips, readable)
+        clips, n_joined = keep_copies_together(readable)
         splits = split_clips(clips, args.seed)
         warn_of_missing_parts(clips, splits)
         write_table(table, readable, clips, splits)

@@ -182,6 +182,32 @@ def test_scripts_do_not_import_what_they_do_not_need(scripts, unwanted):
     assert finished.returncode == 0 and finished.stdout.strip() == "", finished.stderr
 
 
+def test_skipped_clips_take_no_part_in_anything(tmp_path, capsys):
+    """A clip of no length and one of silence are neither split nor mixed into others, and are not counted."""
+    for number in range(4):
+        for label, make in (("scream", synthetic_scream), ("non_scream", synthetic_sound)):
+            path = tmp_path / label / f"{number * 100}.wav"
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(path, make(np.random.default_rng(number), 22050, 1.0), 22050)
+    (tmp_path / "non_scream/rain").mkdir()  # ambience, which is mixed in as noise too
+    soundfile.write(tmp_path / "non_scream/rain/900.wav", [0.5], 48000)  # no sample at 22,050 Hz
+    soundfile.write(tmp_path / "non_scream/rain/950.wav", np.zeros(22050), 22050)
+    options = ["--audio", str(tmp_path), "--csv", str(tmp_path / "features.csv"), "--data", str(tmp_path / "data"),
+               "--jobs", "1", "--signals", "0"]
+    assert extract_features.main(options) == 0
+    skipped = capsys.readouterr().err
+    manifest = json.loads((tmp_path / "data/manifest.json").read_text())
+    assert manifest["clips"] == 8 and len(manifest["failures"]) == 2 and skipped.count("skipped: ") == 2
+    with open(tmp_path / "data/augmented_features.csv", newline="") as file:
+        assert not [row for row in csv.DictReader(file) if "rain" in row["file"] + row["group"] + row["mix_group"]]
+    with open(tmp_path / "data/noise_features.csv", newline="") as file:
+        assert list(csv.DictReader(file)) == []
+    for path in (tmp_path / "non_scream/rain").iterdir():
+        path.unlink()
+    assert extract_features.main(options) == 0
+    assert json.loads((tmp_path / "data/manifest.json").read_text()) == manifest | {"failures": []}, "the same fingerprint"
+
+
 @pytest.mark.slow
 def test_stage_1_gives_the_same_bytes_twice(folder, tmp_path):
     run_well(folder, "extract_features.py", "--jobs", "2", "--signals", "5",
