@@ -4,6 +4,7 @@ The data are random numbers and the runs a few batches long: what is proved is t
 """
 
 import argparse
+import copy
 import json
 import os
 import shutil
@@ -332,6 +333,30 @@ def test_rare_classes_are_drawn_more_often_than_their_share():
     weights = BalancedBatches.square_root_weights(names)
     assert weights.sum() == pytest.approx(1)
     assert weights[900:].sum() == pytest.approx(10 / (30 + 10))  # sqrt(100) to sqrt(900)
+
+
+def test_the_average_forgets_the_random_weights_it_began_with():
+    left, keeps = 1.0, [training.kept_share(step) for step in range(1, 2000)]
+    for keep in keeps:
+        left *= keep
+    assert left == 0 and keeps == sorted(keeps) and keeps[-1] == training.AVERAGING
+
+
+def test_a_short_training_writes_what_it_has_learned(made, tmp_path, monkeypatch):
+    """Not, for the most part, the random weights that the average began with."""
+    monkeypatch.setattr(training, "validation_figures", lambda *_: {})  # the last epoch is the best
+    seen = []
+
+    def remember(average, network, keep, update=training.update_average):
+        seen.append(copy.deepcopy(average.state_dict()))
+        update(average, network, keep)
+        seen.append(copy.deepcopy(network.state_dict()))
+
+    monkeypatch.setattr(training, "update_average", remember)
+    written = train(made, tmp_path, "--epochs", "2", "--steps", "10")
+    weight = "convolutions.0.0.weight"
+    learned, random = ((state[weight] - written[weight]).norm() for state in (seen[-1], seen[0]))
+    assert learned < random / 2
 
 
 def test_scenes_are_made_in_the_conditions_asked_for(made, tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ HELD_IN_MEMORY = 2e9  # bytes of spectrograms; more than this stays on disk, mem
 SHOWN_FIGURES = ("average_precision", "average_precision_in_noise", "roc_auc")  # of validation, after each epoch
 LEAST_WEIGHT = 0.02  # of a negative in the loss, before the weights are scaled to mean 1
 BFLOAT16, FLOAT32 = "bfloat16 mixed precision", "float32"
-AVERAGING = 0.995  # of the exponential moving average of the weights, per step
+AVERAGING = 0.995  # of the exponential moving average of the weights, per step; less at first
 
 
 def add_training_options(parser, epochs, scenes):
@@ -225,6 +225,14 @@ def averaged_copy(network, device):
     return copy.deepcopy(network).to(device)  # `to` brings the weights of a copied LSTM into one piece, as cuDNN wants them
 
 
+def kept_share(step):
+    """How much of the averaged weights stays in step 1, 2, ...: at first less than AVERAGING.
+
+    Otherwise a short training would end as the random weights that it began with: of these a share of 0.995 ** steps is left.
+    """
+    return min(AVERAGING, (step - 1) / (step + 1))
+
+
 def update_average(average, network, keep):
     """Exponential moving average of weights and batch statistics, in place."""
     with torch.no_grad():
@@ -315,7 +323,7 @@ def train_network(name, args):
             loss.backward()
             optimiser.step()
             schedule.step()
-            update_average(average, network, AVERAGING)
+            update_average(average, network, kept_share(schedule.last_epoch))
             losses.append(loss.detach())
         entry = {"epoch": epoch, "loss": float(torch.stack(losses).mean()), "selected_by": float(epoch)}
         entry |= validation_figures(average, data, noisy, device)
