@@ -19,7 +19,7 @@ import threading
 
 import numpy as np
 
-from utils.artifacts import REPOSITORY, ArtifactError, other_settings, read_json, run_stage
+from utils.artifacts import REPOSITORY, ArtifactError, check_output, make_folder, other_settings, read_json, run_stage
 from utils.comparison import (MEAN, VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
                               plot_comparison, plot_transfer, refuse_seen_clips, score_rows, time_models)
 from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
@@ -110,7 +110,7 @@ def train_missing(args, tasks, fingerprint):
             command += ["--threads", "1"]
         print("training:", stage, *command[2:], file=sys.stderr, flush=True)
         log = os.path.join(folder, os.path.splitext(stage)[0] + ".log")
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder)
         with open(log, "w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
             training.append(process)
             if process.wait() and not stopped.is_set():
@@ -164,6 +164,7 @@ def compare_test_split(args, windows, manifest):
 
 def transfer(args, windows, manifest):
     """Train on side A, test on side B, and the other way round."""
+    check_output(os.path.join(args.models, "transfer.md"))
     directions = [("A", "B"), ("B", "A")]
     folder_of = {(train, seed): os.path.join(args.work, "transfer", f"{train}-seed{seed}")
                  for train, _ in directions for seed in range(args.seeds)}
@@ -203,6 +204,7 @@ def transfer(args, windows, manifest):
 def cross_validate(args, windows, manifest):
     """Every clip scored once by models that saw none of its group."""
     k = args.cross_validate
+    check_output(os.path.join(args.models, "cross_validation.md"))
     # the seed deals the folds: models of another one have seen clips of this test part
     folders = {os.path.join(args.work, f"folds-{k}", str(fold)): {"folds": k, "fold": fold, "seed": 0} for fold in range(k)}
     train_missing(args, folders, manifest["fingerprint"])

@@ -23,10 +23,11 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from utils.artifacts import ArtifactError, atomic_path, library_versions, run_stage, write_json
+from utils.artifacts import ArtifactError, atomic_path, check_output, library_versions, run_stage, write_json
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
-from utils.dataset import (AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS, STFT_NPY,
-                           SYNTHESISED, check_seed, find_clips, fingerprint, group_identical_clips, join_near_copies, split_clips)
+from utils.dataset import (AUDIO_EXTENSIONS, AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS,
+                           STFT_NPY, SYNTHESISED, check_seed, find_clips, fingerprint, group_identical_clips, join_near_copies,
+                           split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.extraction import (describe_clip, describe_noisy, describe_scenes, describe_signal, describe_signal_again,
                               synthesised_clip)
@@ -60,6 +61,8 @@ def parse_arguments(argv=None):
     check_backend_options(parser, args)
     if args.signals < 0:
         parser.error("--signals must be 0 or more")
+    if args.csv.lower().endswith(AUDIO_EXTENSIONS):
+        parser.error(f"--csv {args.csv}: has the ending of a recording; name a file for the table")
     return args
 
 
@@ -231,19 +234,21 @@ def main(argv=None):
     if args.download == "kaggle":
         print(KAGGLE_INSTRUCTION)
         return 0
-    folders = list(args.audio or [])
-    if args.download:
-        folders.append(download(args.download))
-    folders = folders or [folder for folder in DEFAULT_FOLDERS if os.path.isdir(folder)]
-    if not folders:
-        raise ArtifactError("no clips here: give --audio DIR, or --download noise-of-life, or put "
-                            f"{' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
-    clips = group_identical_clips([clip for folder in folders for clip in find_clips(folder)], args.jobs)
-    settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment, "signals": args.signals}
-
     names = {"csv": args.csv, "stft": os.path.join(args.data, STFT_NPY), "mel": os.path.join(args.data, MEL_NPY),
              "labels": os.path.join(args.data, LABELS_NPY), "augmented": os.path.join(args.data, AUGMENTED_CSV),
              "noise": os.path.join(args.data, NOISE_CSV)}
+    folders = args.audio or [folder for folder in DEFAULT_FOLDERS if os.path.isdir(folder) and not args.download]
+    if not folders and not args.download:
+        raise ArtifactError("no clips here: give --audio DIR, or --download noise-of-life, or put "
+                            f"{' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
+    clips = [clip for folder in folders for clip in find_clips(folder)]
+    for path in (*names.values(), os.path.join(args.data, MANIFEST)):
+        check_output(path)
+    if args.download:
+        clips += find_clips(download(args.download))
+    clips = group_identical_clips(clips, args.jobs)
+    settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment, "signals": args.signals}
+
     with atomic_path(names["csv"]) as table, atomic_path(names["stft"]) as stft, atomic_path(names["mel"]) as mel, \
             atomic_path(names["labels"]) as label_file, atomic_path(names["augmented"]) as augmented, \
             atomic_path(names["noise"]) as noise, joblib_backend(args.backend, args.scheduler):

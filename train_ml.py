@@ -24,8 +24,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.svm import SVC
 
-from utils.artifacts import (ArtifactError, atomic_path, check_evaluated, library_versions, list_pickle, read_json, run_stage,
-                             sha256_of, write_json)
+from utils.artifacts import (ArtifactError, atomic_path, check_evaluated, check_output, library_versions, list_pickle, read_json,
+                             run_stage, sha256_of, write_json)
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (AUGMENTED_CSV, EXTRACT, HOW_TO_GROUP, NOISE_CSV, SYNTHESISED, add_split_options, check_size,
                            check_split_options, choose_split, copies_of, group_near_copies, read_manifest, read_windows,
@@ -227,6 +227,8 @@ def main(argv=None):
         extra, split = {}, random_split(windows)
     if len(set(windows.label[split == "train"])) < 2:
         raise ArtifactError(f"{args.features}: the training split needs clips of both labels, scream and non_scream")
+    for name in (*CLASSICAL_FILES.values(), NOISE_FILE):
+        check_output(os.path.join(args.models, name))
     print(f"windows: {', '.join(f'{(split == part).sum()} {part}' for part in ('train', 'validation', 'test'))}; "
           f"{len(extra.get('train', ()))} augmented rows")
     honest = train_all(windows, extra, split, settings, args)

@@ -4,9 +4,11 @@ The data set is tiny and the training short; what is proved is that the stages f
 """
 
 import csv
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +18,10 @@ import pytest
 import soundfile
 import torch
 from conftest import REPOSITORY, synthetic_scream, synthetic_sound
+from synthetic_artifacts import write_artifacts
 
 import extract_features
+from utils.artifacts import ArtifactError, run_stage
 
 MODEL_FILES = {"svm": "svm_esc50_pipeline.pkl", "random_forest": "random_forest_esc50_pipeline.pkl",
                "logistic_regression": "logistic_esc50_pipeline.pkl", "cnn": "cnn_model.pth", "cnn_mel": "cnn_mel_model.pth",
@@ -159,6 +163,68 @@ def test_stage_without_its_input_says_what_to_do(tmp_path, script):
     assert finished.stderr.startswith("error: ")
     assert "extract_features.py" in finished.stderr or "--audio" in finished.stderr
     assert not list(tmp_path.rglob("*.p*"))
+
+
+@pytest.fixture
+def wrong_places(tmp_path):
+    """Where no output can go: {name: (path of a file to write, what the sentence says)}."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    places = {"a folder": (tmp_path / "folder", f"{tmp_path}/folder: is a folder"),
+              "below a file": (tmp_path / "file/x", f"{tmp_path}/file: the folder cannot be made (File exists)")}
+    if sys.platform == "linux":
+        places["in /proc"] = ("/proc/x", "/proc: no file can be made")
+        places["below /proc"] = ("/proc/x/x", "/proc/x: the folder cannot be made")
+    yield places
+    assert (tmp_path / "file").read_text() == "mine" and list((tmp_path / "folder").iterdir()) == []
+
+
+def test_output_that_cannot_be_written_is_refused_before_any_work(tiny_data_set, wrong_places, tmp_path, monkeypatch):
+    import compare_models
+    import train_ml
+
+    def work(*_):
+        raise AssertionError("worked in vain")
+
+    for module, name in ((extract_features, "download"), (extract_features, "group_identical_clips"), (train_ml, "train_all"),
+                         (compare_models, "train_missing")):
+        monkeypatch.setattr(module, name, work)
+    write_artifacts(tmp_path / "made")
+    made = ["--features", str(tmp_path / "made/audio_features.csv"), "--data", str(tmp_path / "made/data")]
+    tiny = ["--audio", str(tiny_data_set / "described")]
+    for where, (path, says) in wrong_places.items():
+        folder = os.path.dirname(path)
+        runs = [(extract_features, [*tiny, "--csv", str(path), "--data", str(tmp_path / "new")]),
+                (extract_features, ["--download", "esc50", "--csv", str(path), "--data", str(tmp_path / "new")])]
+        if where != "a folder":  # its parent is one to write into
+            runs += [(extract_features, [*tiny, "--csv", str(tmp_path / "new/a.csv"), "--data", folder]),
+                     (train_ml, [*made, "--models", folder]), (compare_models, [*made, "--models", folder, "--transfer"]),
+                     (compare_models, [*made, "--models", folder, "--cross-validate", "3"])]
+        for stage, options in runs:
+            with pytest.raises(ArtifactError, match=re.escape(says)) as refused:
+                stage.main(options)
+            assert "\n" not in str(refused.value)
+    assert not list(tmp_path.glob("new/*"))
+
+
+def test_table_of_stage_1_does_not_replace_a_recording(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        extract_features.main(["--audio", str(tmp_path), "--csv", str(tmp_path / "1.WAV"), "--data", str(tmp_path)])
+    assert caught.value.code == 2 and "1.WAV: has the ending of a recording" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number, traced", [(errno.EEXIST, False), (errno.ENOTDIR, False), (errno.EISDIR, False),
+                                            (errno.ENOENT, True)])
+def test_file_where_a_folder_is_meant_is_one_line(number, traced, monkeypatch):
+    """A file that is missing where we read it is a mistake of ours, and keeps its stack trace."""
+    monkeypatch.setattr("utils.artifacts.signal.signal", lambda *_: None)
+
+    def stage():
+        raise OSError(number, "not so", "models")
+
+    with pytest.raises(FileNotFoundError if traced else SystemExit) as caught:
+        run_stage(stage)
+    assert traced or caught.value.code == "error: not so: models"
 
 
 def test_stage_refuses_artifacts_of_other_settings(folder, tmp_path):

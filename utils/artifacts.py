@@ -11,7 +11,8 @@ import sys
 import tempfile
 from importlib import metadata
 
-NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)  # full disk, no permission
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,  # full disk, no permission
+                errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # a file where a folder is meant, or the other way round
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RELEASED_PICKLES = os.path.join(REPOSITORY, "models", "SHA256SUMS.json")  # hashes of the pickles that come with the code
 
@@ -64,6 +65,20 @@ def atomic_path(path):
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
         raise
+
+
+def check_output(path):
+    """Make the folder of an output that work is about to be done for. Raises ArtifactError if nothing can be written there."""
+    if os.path.isdir(path):
+        raise ArtifactError(f"{path}: is a folder; name a file")
+    if is_special(path):
+        return
+    folder = os.path.dirname(os.path.realpath(path))
+    make_folder(folder)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # what permissions say is not all: nobody writes into /proc
+    except OSError as error:
+        raise ArtifactError(f"{folder}: no file can be made in this folder ({error.strerror})") from None
 
 
 @contextlib.contextmanager
