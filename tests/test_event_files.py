@@ -75,6 +75,16 @@ def test_csv_that_cannot_be_written_is_one_sentence(tmp_path):
             EventTable(path, {})
 
 
+@pytest.mark.parametrize("n_bytes", [0, 1, 40])
+def test_a_header_that_a_full_disk_has_cut_off_is_written_again(tmp_path, n_bytes):
+    EventTable(tmp_path / "whole.csv", SETTINGS, of_stream=True).close()
+    header = (tmp_path / "whole.csv").read_bytes()
+    for there in (header[:n_bytes], header[: len(header) - n_bytes]):
+        (tmp_path / "events.csv").write_bytes(there)
+        EventTable(tmp_path / "events.csv", SETTINGS, of_stream=True).close()
+        assert (tmp_path / "events.csv").read_bytes() == header
+
+
 def test_audacity_labels(tmp_path):
     record = {"file": str(tmp_path / "night.wav"), "events": EVENTS}
     path = write_audacity(record)

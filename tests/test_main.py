@@ -425,6 +425,92 @@ def test_a_table_that_cannot_be_written_any_more_ends_no_watch(capfd, tmp_path, 
     assert (tmp_path / "heard").read_text() == "xxx" and len((tmp_path / "events.csv").read_text().splitlines()) == 2
 
 
+WATCH = """
+import sys
+sys.path[:0] = [{folder!r}, {repository!r}]
+from stand_in import StandIn
+from utils.artifacts import run_stage
+from utils.command_line import run
+
+run_stage(lambda: run("", StandIn.names, sys.argv[1:], StandIn()))
+""".format(folder=str(REPOSITORY / "tests"), repository=str(REPOSITORY))
+needs_a_full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+
+
+def watch(folder, *words, gone=False, **streams):
+    """A process that hears three screams on standard input and writes into /dev/full, or where nobody reads (gone)."""
+    path = write_scene(folder / "stream.wav", [(2.0, 1.0), (12.0, 1.0), (22.0, 1.0)], 30)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(path, "rb") as stream, open("/dev/full", "wb") as full, open(writer, "wb") as nobody:
+        streams = {"stdout": nobody if gone else full, "stderr": subprocess.PIPE} | streams
+        return subprocess.run([sys.executable, "-c", WATCH, "--file", "-", *map(str, words)], cwd=REPOSITORY, text=True,
+                              stdin=stream, **streams)
+
+
+@needs_a_full_disk
+@pytest.mark.parametrize(("gone", "why", "form"), [(False, "No space left on device", ["--json"]), (True, "Broken pipe", [])])
+def test_a_watch_goes_on_without_standard_output(tmp_path, gone, why, form):
+    command = f"{sys.executable} -c \"open(r'{tmp_path}/heard', 'a').write('x')\""
+    done = watch(tmp_path, *form, "--on-event", command, "--csv", tmp_path / "events.csv", gone=gone)
+    assert (done.returncode, done.stderr) == (
+        1, f"error: standard output cannot be written any more ({why}); listening goes on without it\n")
+    assert (tmp_path / "heard").read_text() == "xxx" and len((tmp_path / "events.csv").read_text().splitlines()) == 4
+    (tmp_path / "heard").unlink()
+    done = watch(tmp_path, *form, "--on-start", command, gone=gone)
+    assert done.returncode == 1 and (tmp_path / "heard").read_text() == "xxx"
+
+
+@needs_a_full_disk
+def test_a_watch_goes_on_when_standard_error_is_lost_too(tmp_path):
+    command = f"{sys.executable} -c \"open(r'{tmp_path}/heard', 'a').write('x'); raise SystemExit(3)\""
+    done = watch(tmp_path, "--on-event", command, stderr=subprocess.STDOUT)
+    assert done.returncode == 1 and (tmp_path / "heard").read_text() == "xxx"
+
+
+@needs_a_full_disk
+def test_without_another_use_of_its_events_a_watch_ends_with_its_output(tmp_path):
+    done = watch(tmp_path)
+    assert (done.returncode, done.stderr) == (1, "error: standard output cannot be written (No space left on device)\n")
+    done = watch(tmp_path, "--json", gone=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@needs_a_full_disk
+def test_a_table_that_cannot_be_begun_ends_no_watch(tmp_path):
+    (tmp_path / "events.csv").symlink_to("/dev/full")
+    command = f"{sys.executable} -c \"open(r'{tmp_path}/heard', 'a').write('x')\""
+    done = watch(tmp_path, "--json", "--on-event", command, "--csv", tmp_path / "events.csv", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, f"error: {tmp_path}/events.csv: cannot be written (No space left on device); "
+                                                 "listening goes on without it\n")
+    assert (tmp_path / "heard").read_text() == "xxx" and len(done.stdout.splitlines()) == 4
+
+
+def test_a_command_comes_before_the_table_and_the_table_before_the_output(capfd, tmp_path, monkeypatch):
+    feed(monkeypatch, pathlib.Path(write_scene(tmp_path / "a.wav")).read_bytes())
+    order = []
+    monkeypatch.setattr(live.EventCommand, "__call__", lambda *_: order.append("command"))
+    monkeypatch.setattr(EventTable, "write", lambda *_: order.append("table"))
+    monkeypatch.setattr(Printer, "event", lambda *_: order.append("output"))
+    assert detect(capfd, "--file", "-", "--on-event", "echo", "--csv", tmp_path / "events.csv")[0] == 0
+    assert order == ["command", "table", "output"]
+
+
+def test_a_microphone_goes_on_without_standard_output(capfd, tmp_path, monkeypatch):
+    def full(text, stream):
+        if stream is sys.stdout:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        print(text, file=stream)
+
+    samples = soundfile.read(write_scene(tmp_path / "a.wav", [(2.0, 1.0), (11.0, 2.0)], 20), dtype="float32")[0]
+    monkeypatch.setattr(Printer, "write", lambda printer, *words: full(*words))
+    monkeypatch.setattr("utils.report.lead_nowhere", lambda stream: None)
+    status, out, err = detect(capfd, "--live", "--csv", tmp_path / "events.csv",
+                              open_stream=lambda device, *callbacks: FakeMicrophone(samples, *callbacks))
+    assert status == 1 and out == "" and "2 events" in err and err.count("standard output cannot be written any more") == 1
+    assert len((tmp_path / "events.csv").read_text().splitlines()) == 3
+
+
 def test_records_of_another_rule_or_operating_point_are_not_recalled(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_scene(tmp_path / "a.wav")

@@ -276,7 +276,7 @@ def detect(args, ensemble=None, note=None):
         records, n_failed = detect_files(inputs, args, ensemble, printer)
     many = len(inputs) > 1 or args.file != [inputs[0][0]]
     printer.end(records, n_failed, loaded - began, time.perf_counter() - loaded, many=many and not note)
-    return 1 if n_failed else 0
+    return 1 if n_failed or printer.lost else 0
 
 
 def detect_files(inputs, args, ensemble, printer):
@@ -307,7 +307,10 @@ def detect_files(inputs, args, ensemble, printer):
 
 @contextlib.contextmanager
 def event_outputs(args, ensemble, printer, file):
-    """What happens at each event of a stream: (on_event, sentences about failures, EventCommands for the caller to run)."""
+    """What happens at each event of a stream: (on_event, sentences about failures, EventCommands for the caller to run).
+
+    A full disk must not end the watch: a table that cannot be written is said once.
+    """
     from utils.live import EventCommand, EventCommands
 
     failures = []
@@ -316,18 +319,23 @@ def event_outputs(args, ensemble, printer, file):
         if args.csv:
             from utils.event_files import EventTable
 
-            table = stack.enter_context(EventTable(args.csv, result_settings(args, ensemble), of_stream=True))
+            try:
+                table = stack.enter_context(EventTable(args.csv, result_settings(args, ensemble), of_stream=True))
+            except OSError as error:
+                failures.append(f"{args.csv}: cannot be written ({error.strerror}); listening goes on without it")
+                printer.failures(failures)
         commands = EventCommands(args.on_start and EventCommand(args.on_start, option="--on-start"),
                                  args.on_event and EventCommand(args.on_event))
+        commands.report_to(printer.say)
 
         def on_event(event):
-            printer.event(file, event)
             if table and not failures:
                 try:
                     table.write(file, [event])
-                except OSError as error:  # a full disk must not end the watch
+                except OSError as error:
                     failures.append(f"{args.csv}: cannot be written any more ({error.strerror})")
                     printer.failures(failures)
+            printer.event(file, event)  # last: a reader that does not read would keep the others waiting
 
         yield on_event, failures, commands
 
@@ -335,11 +343,11 @@ def event_outputs(args, ensemble, printer, file):
 def detect_stream(args, ensemble, printer):
     """Standard input: events are printed, written and acted on as they end. Returns ([record], number of failures)."""
     with event_outputs(args, ensemble, printer, "-") as (on_event, table_failures, commands):
-        def on_event_and_command(event):
-            on_event(event)
+        def command_and_on_event(event):
             commands.ended(event)
+            on_event(event)
 
-        record, failures = analyse("-", args, ensemble, on_event_and_command, commands.poll, not args.json, commands.begun)
+        record, failures = analyse("-", args, ensemble, command_and_on_event, commands.poll, not args.json, commands.begun)
         commands.finish()
     printer.failures(failures)
     printer.record(record)
@@ -360,7 +368,7 @@ def detect_live(args, ensemble, open_stream=None):
     printer.record(record)
     for write in scored.writers(record):
         write()
-    return 1 if failures or "warnings" in record else 0
+    return 1 if failures or printer.lost or "warnings" in record else 0
 
 
 def export(args):

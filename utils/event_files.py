@@ -6,7 +6,9 @@ All functions take the record of a file as `main.py --json` prints it: {"file": 
 
 import contextlib
 import csv
+import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -25,6 +27,7 @@ AUDACITY_SUFFIX = ".audacity.txt"
 RAVEN_SUFFIX = ".selections.txt"  # Raven's own ending for selection tables
 CLIP_PADDING_S = 0.5
 COPY_FRAMES = 65_536
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def spreadsheet_cell(value):
@@ -46,15 +49,28 @@ def flat_settings(settings):
     return columns
 
 
+def csv_line(values):
+    """A row as a CSV file holds it, with its end."""
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()
+
+
 def holds_table(path, header):
     """Whether a table with this header is there; False if nothing is there, or nothing is in it. Raises ArtifactError.
 
-    A last row that a crash has left unended gets its end, so that the next one stands alone.
+    Nothing is also a header that a full disk or a crash has cut off. A last row that a crash has left unended gets its end,
+    so that the next one stands alone.
     """
     if not os.path.isfile(path):  # a pipe or a device holds nothing
         return False
+    line = csv_line(header)
     try:
         with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
+            begin = file.read(len(line))
+            if len(begin) < len(line) and line.startswith(begin):
+                return False
+            file.seek(0)
             there = next(csv.reader(file), None)
         if there == header:
             with open(path, "rb+") as file:
@@ -73,7 +89,7 @@ class EventTable:
 
     settings: dict of the options used; every row repeats them, so that a table carries its own parameters.
     of_stream: events have a "time", too, and a table that is there already goes on: a monitor that starts again keeps what
-    it heard. Raises ArtifactError when the file cannot be written, or holds something else.
+    it heard. Raises ArtifactError when the file cannot be written, or holds something else; OSError when the disk is full.
     """
 
     def __init__(self, path, settings, of_stream=False):
@@ -82,14 +98,18 @@ class EventTable:
         self.columns = (*EVENT_COLUMNS, "time") if of_stream else EVENT_COLUMNS
         header = [*self.columns, *columns]
         goes_on = of_stream and holds_table(path, header)
+        self.file = None
         try:
             self.file = open(path, "a" if goes_on else "w", newline="", encoding="utf-8", errors="backslashreplace")
+            self.rows = csv.writer(self.file)
+            if not goes_on:
+                self.rows.writerow(header)
+                self.file.flush()
         except OSError as error:
+            self.close()
+            if error.errno in FULL_DISK:
+                raise
             raise ArtifactError(f"{path}: cannot be written ({error.strerror})") from None
-        self.rows = csv.writer(self.file)
-        if not goes_on:
-            self.rows.writerow(header)
-            self.file.flush()
 
     def write(self, file, events):
         """Add the events of one file, or some of them. file: its path as given."""
@@ -103,7 +123,8 @@ class EventTable:
 
     def close(self):
         with contextlib.suppress(OSError):  # rows that could not be written, as write() has said
-            self.file.close()
+            if self.file:
+                self.file.close()
 
     def __enter__(self):
         return self

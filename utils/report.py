@@ -1,8 +1,11 @@
 """What people and programs read: JSON lines or a report on standard output, everything else on standard error."""
 
+import contextlib
 import json
 import os
 import sys
+
+from utils.artifacts import ArtifactError
 
 LONG_REPORTS = 5  # so many files are reported in full, more of them in one line each
 BAR, TIMELINE = 20, 60  # characters
@@ -53,11 +56,25 @@ def clock(seconds):
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
+def lead_nowhere(stream):
+    """Let a standard stream that cannot be written end nowhere, with what it still holds, which exit would try again."""
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+        stream.flush()
+
+
 class Printer:
-    """What a run says: JSON lines or a report on standard output, everything else on standard error."""
+    """What a run says: JSON lines or a report on standard output, everything else on standard error.
+
+    Where a stream's events have another use, a table or a command, the loss of standard output ends nothing: it is said
+    once, and self.lost is true.
+    """
 
     def __init__(self, args, ensemble, n_inputs):
         self.args, self.ensemble, self.long = args, ensemble, n_inputs <= LONG_REPORTS
+        of_stream = args.live is not None or args.file == ["-"]
+        self.goes_on = of_stream and bool(args.csv or args.on_event or args.on_start)
+        self.lost = False
         self.full, self.empty, self.line = drawing_characters(sys.stdout)
         if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show must not end the run
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -66,23 +83,38 @@ class Printer:
     def paint(self, text, code):
         return f"\033[{code}m{text}\033[0m" if self.colour else text
 
-    def out(self, text):
-        """Print to standard output at once; a bar on the terminal moves out of the way."""
+    def write(self, text, stream):
+        """Print at once; a bar on the terminal moves out of the way."""
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            tqdm.write(text, file=stream)
+            stream.flush()
         else:
-            print(text, flush=True)
+            print(text, file=stream, flush=True)
+
+    def out(self, text):
+        """Print to standard output. Raises ArtifactError where it cannot be written, BrokenPipeError where nobody reads it."""
+        if self.lost:
+            return
+        try:
+            self.write(text, sys.stdout)
+        except OSError as error:
+            if not self.goes_on and isinstance(error, BrokenPipeError):
+                raise
+            lead_nowhere(sys.stdout)
+            if not self.goes_on:
+                raise ArtifactError(f"standard output cannot be written ({error.strerror})") from None
+            self.lost = True
+            self.failures([f"standard output cannot be written any more ({error.strerror}); listening goes on without it"])
 
     def say(self, text):
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            tqdm.write(shown(text), file=sys.stderr)
-        else:
-            print(shown(text), file=sys.stderr, flush=True)
+        try:
+            self.write(shown(text), sys.stderr)
+        except OSError:
+            if not self.goes_on:
+                raise
+            lead_nowhere(sys.stderr)  # nobody is left to be told
 
     def failures(self, sentences):
         for sentence in sentences:
