@@ -402,6 +402,12 @@ def test_a_sound_of_two_windows_is_not_its_own_background():
     assert fires(0.45, [0.05] * 20 + [0.6] * 2) and not fires(0.45, [0.05] * 18 + [0.6] * 4)
 
 
+def test_a_sound_just_before_a_silence_counts_after_it():
+    """The windows of the silence are not judged: the last two of those before are then no part of the same sound."""
+    before = [0.05] * 20 + [0.6]
+    assert fires(0.45, before) and not fires(0.45, before, pause_s=2.5)
+
+
 def test_what_was_before_a_silence_is_forgotten():
     """The windows of a silence are not judged, so minutes may lie between one window and the next."""
     before = [0.05] * 40 + [0.75] * 3

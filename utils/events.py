@@ -15,7 +15,7 @@ FIRST_LOOK_SHARE = 0.2  # such a share of how far the window itself lies above (
 BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, and how much of it must be there
 BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look, as many that do not overlap
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
-SAME_SOUND_S = 2.9  # windows that begin less than this apart may hold the same sound
+SAME_SOUND_S = 2.9  # windows that begin less than this apart overlap
 RULE = {"from": STANDS_OUT_FROM, "near_highest": NEAR_HIGHEST, "near_highest_from": NEAR_HIGHEST_FROM,
         "above_background": ABOVE_BACKGROUND, "far_above_background": FAR_ABOVE_BACKGROUND, "faint_share": FAINT_SHARE,
         "first_look_share": FIRST_LOOK_SHARE, "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S,
@@ -94,7 +94,8 @@ class Background:
     def __init__(self, hop_s, second_look=HEARD_AGAIN_FROM):
         """hop_s: seconds from one window to the next. second_look: see EventSettings."""
         self.second_look = second_look
-        self.n_same_sound = math.ceil(SAME_SOUND_S / hop_s)
+        # between two window starts, so that no rounding decides: those that end where a window begins may hold its sound, too
+        self.apart_s = (math.ceil(SAME_SOUND_S / hop_s) + 0.5) * hop_s
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
         self.windows = collections.deque()  # (start in seconds, probability), oldest first
 
@@ -108,7 +109,7 @@ class Background:
         """
         while self.windows and self.windows[0][0] < background_of(start_s)[0]:
             self.windows.popleft()
-        before = list(self.windows)[: -self.n_same_sound]
+        before = [window for window in self.windows if start_s - window[0] >= self.apart_s]
         self.windows.append((start_s, probability))
         if len(before) < self.n_least:
             return alone() if alone else verdict
