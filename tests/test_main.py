@@ -374,7 +374,7 @@ def test_a_monitor_that_starts_again_keeps_its_table(capfd, tmp_path, monkeypatc
     feed(monkeypatch, content)
     detect(capfd, "--file", "-", "--csv", table)
     assert [len(line.split(",")) for line in table.read_text().splitlines()][-1] == len(header)
-    for there in ("something else\n", table.read_text().replace("hop_s", "hop"), "a,b\n1,2\n"):
+    for there in ("something else\n", "\nmore of it\n", table.read_text().replace("hop_s", "hop"), "a,b\n1,2\n"):
         table.write_text(there)
         feed(monkeypatch, content)
         with pytest.raises(ArtifactError, match=r"events\.csv: holds something else"):
@@ -392,6 +392,38 @@ def test_a_table_never_replaces_a_recording(capfd, tmp_path, name):
         detect(capfd, "--file", path, "--csv", tmp_path / name)
     assert stop.value.code == 2 and f"--csv {tmp_path / name}: " in capfd.readouterr().err
     assert {entry.name: entry.is_file() and entry.read_bytes() for entry in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_analysed_nothing_leaves_the_table_as_it_was(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("sounds")
+    write_scene("sounds/a.wav")
+    assert detect(capfd, "--file", "sounds", "--csv", "keep.csv", "--resume")[0] == 0
+    kept = pathlib.Path("keep.csv").read_bytes()
+    os.rename("sounds/a.wav", "a.wav")  # the folder is empty for now
+    for words in (["typo"], ["typo", "other"], ["sounds", "--resume"]):
+        status, _, err = detect(capfd, "--file", *words, "--csv", "keep.csv")
+        assert status == 1 and "keep.csv: stays as it was, for no recording could be analysed\n" in err
+        assert pathlib.Path("keep.csv").read_bytes() == kept
+    assert detect(capfd, "--file", "typo", "--csv", "new.csv")[0] == 1 and pathlib.Path("new.csv").read_text().count("\n") == 1
+    assert detect(capfd, "--file", "typo", "a.wav", "--csv", "keep.csv")[0] == 1
+    assert pathlib.Path("keep.csv").read_bytes() != kept
+
+
+def test_a_table_replaces_nothing_but_a_table_of_files(capfd, tmp_path, monkeypatch):
+    path, there, ensemble = write_scene(tmp_path / "a.wav"), tmp_path / "there", StandIn()
+    feed(monkeypatch, pathlib.Path(path).read_bytes())
+    assert detect(capfd, "--file", "-", "--csv", tmp_path / "stream.csv")[0] == 0
+    for content, why in ((b"my notes\n", "something else than a table of events"), (b"\n\nmore notes", "something else"),
+                         ((tmp_path / "stream.csv").read_bytes(), "the events of a stream, which would be lost"),
+                         (b"\0" * 200_000, "something else")):
+        there.write_bytes(content)
+        with pytest.raises(ArtifactError, match=f"there: holds {why}"):
+            detect(capfd, "--file", path, "--csv", there, ensemble=ensemble)
+        assert there.read_bytes() == content and ensemble.n_scored == 0
+    for content in (b"", b"file,start_s,end_s,duration_s,probability,votes,models\r\n"):
+        there.write_bytes(content)
+        assert detect(capfd, "--file", path, "--csv", there)[0] == 0 and len(there.read_text().splitlines()) == 2
 
 
 def test_a_table_goes_into_a_pipe_as_it_is(capfd, tmp_path):

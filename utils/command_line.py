@@ -264,6 +264,10 @@ def detect(args, ensemble=None, note=None):
     ensemble: loaded models, or None to load them. note: a line to print above the results.
     """
     began = time.perf_counter()
+    if args.csv and args.file != ["-"]:
+        from utils.event_files import check_replaceable
+
+        check_replaceable(args.csv)
     inputs = find_inputs(args.file, leave_out=args.clips)
     ensemble = ensemble or load(args)
     printer = Printer(args, ensemble, len(inputs))
@@ -283,6 +287,8 @@ def detect_files(inputs, args, ensemble, printer):
     """Files one after another, or several at a time: (records with what the summary needs, number of failed files)."""
     from tqdm import tqdm
 
+    from utils.event_files import first_row, write_csv
+
     records, n_failed = [], 0
     journal = open_journal(args, ensemble, len(inputs))
     with journal or contextlib.nullcontext():
@@ -296,9 +302,9 @@ def detect_files(inputs, args, ensemble, printer):
             printer.record(record)
             n_failed += bool(failures)
             records.append({key: record[key] for key in ("file", "duration_s", "events") if key in record})
-        if args.csv:
-            from utils.event_files import write_csv
-
+        if args.csv and not any("duration_s" in record for record in records) and first_row(args.csv):
+            printer.say(f"{args.csv}: stays as it was, for no recording could be analysed")
+        elif args.csv:
             write_csv(args.csv, records, result_settings(args, ensemble))
     if journal and not args.resume:
         os.remove(journal.path)  # the run is complete; with --resume it stays, for files that are added later

@@ -27,6 +27,7 @@ AUDACITY_SUFFIX = ".audacity.txt"
 RAVEN_SUFFIX = ".selections.txt"  # Raven's own ending for selection tables
 CLIP_PADDING_S = 0.5
 COPY_FRAMES = 65_536
+MAX_HEADER = 65_536  # characters
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,32 +57,47 @@ def csv_line(values):
     return line.getvalue()
 
 
+def first_row(path):
+    """The first row of a CSV file [cells], None if nothing is there or in it. Raises ArtifactError."""
+    if not os.path.isfile(path):  # a pipe or a device holds nothing
+        return None
+    try:
+        with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
+            line = file.readline(MAX_HEADER)  # of another file, the first line may be anything
+        return next(csv.reader([line])) if line else None
+    except (OSError, csv.Error) as error:
+        raise ArtifactError(f"{path}: cannot be read as a table ({error})") from None
+
+
+def check_replaceable(path):
+    """Raise ArtifactError unless a table of files' events may replace what is at `path`: nothing, or such a table."""
+    there, n_columns = first_row(path), len(EVENT_COLUMNS)
+    if there is not None and tuple(there[:n_columns]) != EVENT_COLUMNS:
+        raise ArtifactError(f"{path}: holds something else than a table of events; name another file")
+    if there and there[n_columns : n_columns + 1] == ["time"]:
+        raise ArtifactError(f"{path}: holds the events of a stream, which would be lost; name another file")
+
+
 def holds_table(path, header):
     """Whether a table with this header is there; False if nothing is there, or nothing is in it. Raises ArtifactError.
 
     Nothing is also a header that a full disk or a crash has cut off. A last row that a crash has left unended gets its end,
     so that the next one stands alone.
     """
-    if not os.path.isfile(path):  # a pipe or a device holds nothing
+    there = first_row(path)
+    if there is None:
         return False
-    line = csv_line(header)
-    try:
-        with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
-            begin = file.read(len(line))
-            if len(begin) < len(line) and line.startswith(begin):
-                return False
-            file.seek(0)
-            there = next(csv.reader(file), None)
-        if there == header:
-            with open(path, "rb+") as file:
-                file.seek(-1, os.SEEK_END)
-                if file.read() != b"\n":
-                    file.write(b"\r\n")
-    except (OSError, csv.Error) as error:
-        raise ArtifactError(f"{path}: cannot be read as a table ({error})") from None
-    if there and there != header:
-        raise ArtifactError(f"{path}: holds something else than a table of a stream's events; name another file")
-    return bool(there)
+    line = csv_line(header).encode(errors="backslashreplace")
+    with writable(path), open(path, "rb+") as file:
+        begin = file.read(len(line))
+        if len(begin) < len(line) and line.startswith(begin):
+            return False
+        if there != header:
+            raise ArtifactError(f"{path}: holds something else than a table of a stream's events; name another file")
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.write(b"\r\n")
+    return True
 
 
 class EventTable:
