@@ -115,6 +115,21 @@ def test_clips_csv_with_only_path_and_label(tmp_path):
     assert len({c.group for c in clips}) == 2
 
 
+def test_recordings_that_clips_csv_does_not_list_are_counted(tmp_path, capsys):
+    touch(tmp_path, "scream/1.wav", "other/2.wav", "other/3.flac", "other/notes.txt", "unsure/4.wav")
+    rows = "path,label\nscream/../scream/1.wav,scream\nunsure/4.wav,unsure\n"
+    (tmp_path / "clips.csv").write_text(rows)
+    assert len(find_clips(tmp_path)) == 1
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"note: 2 recordings below {tmp_path} are not in its clips.csv and are left out"]
+    (tmp_path / "clips.csv").write_text(rows + "other/2.wav,non_scream\n")
+    find_clips(tmp_path)
+    assert f"note: 1 recording below {tmp_path} is not in its clips.csv and is left out\n" in capsys.readouterr().err
+    (tmp_path / "clips.csv").write_text(rows + "other/2.wav,non_scream\nother/3.flac,non_scream\n")
+    find_clips(tmp_path)
+    assert "note:" not in capsys.readouterr().err
+
+
 def test_labelled_tree_at_any_depth(tmp_path):
     touch(tmp_path, "home/scream/1.wav", "home/non_scream/door/1.flac", "street/2026/non_scream/1.MP3", "scream/9.ogg",
           "home/scream/notes.txt", "unlabelled/1.wav")

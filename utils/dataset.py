@@ -78,6 +78,11 @@ def find_described_clips(folder):
     if others:
         print(f"{folder}/clips.csv: rows with labels other than scream and non_scream are left out ({', '.join(others[:4])})",
               file=sys.stderr)
+    listed = {os.path.realpath(os.path.join(folder, row["path"])) for row in rows}
+    n_left_out = sum(os.path.realpath(path) not in listed for path in audio_files(folder))
+    if n_left_out:
+        recordings, are = ("recording", "is") if n_left_out == 1 else ("recordings", "are")
+        print(f"note: {n_left_out} {recordings} below {folder} {are} not in its clips.csv and {are} left out", file=sys.stderr)
     return [
         Clip(os.path.join(folder, row["path"]), row["label"], row.get("source") or name,
              row.get("group") or f"{name}-{group_from_name(row['path'])}", row.get("sound_class") or row["label"])
