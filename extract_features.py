@@ -26,8 +26,8 @@ from tqdm import tqdm
 from utils.artifacts import ArtifactError, atomic_path, check_output, library_versions, run_stage, write_json
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
 from utils.dataset import (AUDIO_EXTENSIONS, AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS,
-                           STFT_NPY, SYNTHESISED, check_seed, find_clips, fingerprint, group_identical_clips, join_near_copies,
-                           split_clips)
+                           STFT_NPY, SYNTHESISED, check_seed, each_file_once, find_clips, fingerprint, group_identical_clips,
+                           join_near_copies, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.extraction import (describe_clip, describe_noisy, describe_scenes, describe_signal, describe_signal_again,
                               synthesised_clip)
@@ -246,7 +246,7 @@ def main(argv=None):
         check_output(path)
     if args.download:
         clips += find_clips(download(args.download))
-    clips = group_identical_clips(clips, args.jobs)
+    clips = group_identical_clips(each_file_once(clips), args.jobs)
     settings = SIGNAL_SETTINGS | {"seed": args.seed, "augmented": not args.no_augment, "signals": args.signals}
 
     with atomic_path(names["csv"]) as table, atomic_path(names["stft"]) as stft, atomic_path(names["mel"]) as mel, \

@@ -25,6 +25,7 @@ from utils.dataset import (
     Windows,
     choose_split,
     copies_of,
+    each_file_once,
     find_clips,
     group_from_name,
     group_identical_clips,
@@ -189,6 +190,40 @@ def test_identical_files_share_a_group_through_any_chain(tmp_path):
     made = {os.path.basename(c.path): c.group for c in group_identical_clips(clips)}
     assert made["a"] == made["b"] == made["c"] == made["d"]
     assert len({made["a"], made["e"], made["f"]}) == 3
+
+
+def test_each_file_counts_once_however_it_was_found(tmp_path, capsys):
+    touch(tmp_path, "home/scream/1.wav", "home/non_scream/2.wav")
+    os.symlink(tmp_path / "home/scream/1.wav", tmp_path / "home/scream/9.wav")
+    once = find_clips(f"{tmp_path}/home")
+    again = [*once, *find_clips(f"{tmp_path}/home/"), *find_clips(tmp_path)]
+    assert each_file_once(once[:2]) == once[:2] and capsys.readouterr().err == ""
+    assert each_file_once(again) == once[:2]
+    assert "note: of 9 clips 7 are files that were found before" in capsys.readouterr().err
+
+
+def test_recordings_with_both_labels_are_named(tmp_path, capsys):
+    for number in range(5):
+        for label in ("scream", "non_scream"):
+            touch(tmp_path, f"{label}/{number}.wav")
+            (tmp_path / label / f"{number}.wav").write_text(f"{number} {label if number == 4 else 'copy'}")
+    (tmp_path / "scream/copy.wav").write_text("0 copy")  # two copies with the same label are no contradiction
+    group_identical_clips(find_clips(tmp_path))
+    pairs = [f"{tmp_path}/scream/{number}.wav and {tmp_path}/non_scream/{number}.wav" for number in range(3)]
+    assert capsys.readouterr().err == (
+        f"note: the same recording is labelled scream and non_scream: {'; '.join(pairs)}, and 1 more; remove the wrong one\n")
+    for number in range(4):
+        (tmp_path / f"scream/{number}.wav").unlink()
+    group_identical_clips(find_clips(tmp_path))
+    assert capsys.readouterr().err == f"note: the same recording is labelled scream and non_scream: {tmp_path}/scream/copy.wav " \
+        f"and {tmp_path}/non_scream/0.wav; remove the wrong one\n"
+
+
+def test_file_with_both_labels_is_named(tmp_path, capsys):
+    touch(tmp_path, "1.wav")
+    (tmp_path / "clips.csv").write_text("path,label\n1.wav,scream\n1.wav,non_scream\n")
+    assert len(group_identical_clips(each_file_once(find_clips(tmp_path)))) == 2
+    assert f"{tmp_path}/1.wav and {tmp_path}/1.wav; remove" in capsys.readouterr().err
 
 
 def test_missing_file_does_not_stop_the_grouping(tmp_path):

@@ -318,6 +318,15 @@ def test_stage_1_lets_its_processes_end(tiny_data_set, tmp_path, monkeypatch):
     assert status == 0 and len(ended) == 4  # clips, signals, scenes, noise: none broken off, which costs a third of a second
 
 
+def test_folders_that_overlap_give_the_artifacts_of_one(tiny_data_set, tmp_path, capsys):
+    folder, made = str(tiny_data_set / "described"), []
+    for words in (["--audio", folder], ["--audio", folder, "--audio", folder + "/"]):
+        assert extract_features.main([*words, "--csv", str(tmp_path / "features.csv"), "--data", str(tmp_path),
+                                      "--jobs", "1", "--signals", "0", "--no-augment"]) == 0
+        made.append((tmp_path / "features.csv").read_bytes() + (tmp_path / "manifest.json").read_bytes())
+    assert made[0] == made[1] and "of 40 clips 20 are files that were found before" in capsys.readouterr().err
+
+
 def test_clips_whose_names_are_not_text_and_that_make_no_split(tmp_path):
     """Clips numbered in a row count as one recording: nothing is left to test on, and the stages say so."""
     rng, odd = np.random.default_rng(0), os.fsdecode(b"caf\xe9-1.wav")

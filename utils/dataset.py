@@ -20,6 +20,7 @@ SPLIT_SHARES = (0.70, 0.15, 0.15)
 NEIGHBOURS_PER_GROUP = 25  # file numbers this close may be cuts of one recording
 NEAR_COPY = 0.75  # standard deviations between the features of two windows; from 1 on, rain resembles other rain
 NEAR_COPY_PAIRS = 2 ** 19  # compared at once: 4 MB for each array of them, however many windows there are
+SHOWN_PAIRS = 3  # of recordings with both labels, in the note about them
 EXTRACT = "python extract_features.py"
 HOW_TO_GROUP = (f"names with numbers of one block of {NEIGHBOURS_PER_GROUP} count as cuts of one recording, which stays on one "
                 "side of the split, unless a clips.csv with a column group says what belongs together; so do clips that sound "
@@ -135,6 +136,20 @@ def find_clips(folder):
     return clips
 
 
+def each_file_once(clips):
+    """The clips without those that were found again, as where one folder lies in another; says how many these were.
+
+    A file with both labels stays twice: group_identical_clips says so.
+    """
+    first = {}
+    for clip in clips:
+        first.setdefault((os.path.realpath(clip.path), clip.label), clip)
+    if len(first) < len(clips):
+        print(f"note: of {len(clips)} clips {len(clips) - len(first)} are files that were found before, in a folder that "
+              "overlaps or in another row of a clips.csv: each file counts once", file=sys.stderr)
+    return list(first.values())
+
+
 class JoinedGroups:
     """Groups that turned out to belong together (union-find over names), under the name that sorts first."""
 
@@ -165,7 +180,7 @@ def hash_or_nothing(path):
 def group_identical_clips(clips, jobs=1):
     """Give clips with identical bytes one common group, so that no copy lands on another side of a split.
 
-    jobs: threads that read and hash the files of which another one has the same size.
+    Says which of them have both labels. jobs: threads that read and hash the files of which another one has the same size.
     """
     from joblib import Parallel, delayed
 
@@ -173,13 +188,19 @@ def group_identical_clips(clips, jobs=1):
     for clip in clips:
         if os.path.isfile(clip.path):
             by_size.setdefault(os.path.getsize(clip.path), []).append(clip)
-    joined, group_of = JoinedGroups(), {}
+    joined, group_of, labelled = JoinedGroups(), {}, {}
     alike = [clip for same_size in by_size.values() if len(same_size) > 1 for clip in same_size]
     # single files would keep the threads waiting for the next one: hashing takes a tenth of a millisecond
     digests = Parallel(jobs, backend="threading", batch_size=32)(delayed(hash_or_nothing)(clip.path) for clip in alike)
     for clip, digest in zip(alike, digests):
         if digest:
             joined.join(group_of.setdefault(digest, clip.group), clip.group)
+            labelled.setdefault(digest, {}).setdefault(clip.label, clip.path)
+    both = [f"{paths['scream']} and {paths['non_scream']}" for paths in labelled.values() if len(paths) == 2]
+    if both:
+        more = f", and {len(both) - SHOWN_PAIRS} more" if len(both) > SHOWN_PAIRS else ""
+        print(f"note: the same recording is labelled scream and non_scream: {'; '.join(both[:SHOWN_PAIRS])}{more}; remove the "
+              "wrong one", file=sys.stderr)
     return [replace(clip, group=joined.root(clip.group)) for clip in clips]
 
 
