@@ -208,6 +208,11 @@ def write_noisy(path, clips, args):
 
 def warn_of_missing_parts(clips, splits):
     """Say which part of the split lacks a label: later stages can then not test, or find no operating point."""
+    for label, others in (("scream", "non_scream"), ("non_scream", "scream")):
+        if all(clip.label == others for clip in clips):
+            print(f"note: there are no {label} clips at all, and the models learn from both labels: put some into a folder named "
+                  f"{label}", file=sys.stderr)
+            return
     there = set(zip(splits, (clip.label for clip in clips)))
     missing = [f"{label} clips for {part}" for part in SPLITS for label in ("scream", "non_scream") if (part, label) not in there]
     if missing:

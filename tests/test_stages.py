@@ -22,6 +22,7 @@ from synthetic_artifacts import write_artifacts
 
 import extract_features
 from utils.artifacts import ArtifactError, run_stage
+from utils.dataset import Clip, split_clips
 
 MODEL_FILES = {"svm": "svm_esc50_pipeline.pkl", "random_forest": "random_forest_esc50_pipeline.pkl",
                "logistic_regression": "logistic_esc50_pipeline.pkl", "cnn": "cnn_model.pth", "cnn_mel": "cnn_mel_model.pth",
@@ -325,6 +326,14 @@ def test_folders_that_overlap_give_the_artifacts_of_one(tiny_data_set, tmp_path,
                                       "--jobs", "1", "--signals", "0", "--no-augment"]) == 0
         made.append((tmp_path / "features.csv").read_bytes() + (tmp_path / "manifest.json").read_bytes())
     assert made[0] == made[1] and "of 40 clips 20 are files that were found before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there, lacking", [("scream", "non_scream"), ("non_scream", "scream")])
+def test_a_label_that_is_nowhere_is_said_plainly(there, lacking, capsys):
+    clips = [Clip(f"{number}.wav", there, "home", str(number), "") for number in range(9)]
+    extract_features.warn_of_missing_parts(clips, split_clips(clips, seed=0))
+    said = capsys.readouterr().err
+    assert said.startswith(f"note: there are no {lacking} clips at all") and said.count("\n") == 1 and "block" not in said
 
 
 def test_clips_whose_names_are_not_text_and_that_make_no_split(tmp_path):
