@@ -94,9 +94,9 @@ def analyse_recordings(args):
         ensemble = load_ensemble(args.models, device="cpu", trust_unlisted=args.trust_models)
         for sentence in ensemble.missing.values():
             print(f"without this model's vote: {sentence}", file=sys.stderr)
-    except ArtifactError:
+    except ArtifactError as error:
         ensemble = None
-        print(f"no trained models in {args.models}: the pictures show no votes", file=sys.stderr)
+        print(f"the pictures show no votes: {error}", file=sys.stderr)
     failed = False
     for path, error in inputs:
         try:

@@ -148,7 +148,8 @@ def test_command_line_without_a_screen(recording, tmp_path):
         env={key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")})
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert [line for line in run.stderr.splitlines() if line.startswith("error: ") and "broken.wav" in line]
-    assert "no trained models" in run.stderr and "Warning" not in run.stderr
+    assert "the pictures show no votes: " in run.stderr and "Warning" not in run.stderr
+    assert "svm_esc50_pipeline.json is missing: run python train_ml.py" in run.stderr
     pictures = list((tmp_path / "out").glob("*.png"))
     assert len(pictures) == 1 and min(png_size(pictures[0])) > 1000 and str(pictures[0]) in run.stdout
 
