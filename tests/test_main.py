@@ -206,8 +206,8 @@ def test_report_of_a_pipe(capfd, tmp_path, monkeypatch):
     ["--csv", "no/such/folder/x.csv", "--file", "a.wav"], ["--js", "--file", "a.wav"],
     ["--file", "-", "--resume"], ["--live", "--resume"], ["--second-look", "0.3", "--threshold", "0.5"],
     ["--on-start", "echo"], ["--file", "-", "--on-start", "no-such-program-here"],
-    ["--csv", os.devnull, "--resume", "--file", "a.wav"], ["--no-contrast", "--threshold", "0.5"],
-    ["--no-contrast", "--min-votes", "2"],
+    ["--csv", os.devnull, "--resume", "--file", "a.wav"], ["--csv", "-", "--file", "a.wav"], ["--csv", "/dev/fd/987"],
+    ["--no-contrast", "--threshold", "0.5"], ["--no-contrast", "--min-votes", "2"],
     ["--second-look", "0.3", "--min-votes", "3"], ["--second-look", "0.4", "--no-contrast"], ["--second-look", "2"],
 ])
 def test_bad_options_give_2(capfd, words):
@@ -437,6 +437,26 @@ def test_a_table_goes_into_a_pipe_as_it_is(capfd, tmp_path):
     reader.join(10)
     assert len(read[0].splitlines()) == 3 and fifo.is_fifo()
     assert sorted(os.listdir(tmp_path)) == ["a.wav", "b.wav", "fifo"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no names for open descriptors here")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/stderr", "/dev/fd/1", "link"])
+def test_a_table_goes_into_the_file_that_an_open_descriptor_leads_to(tmp_path, name):
+    path, kept = write_scene(tmp_path / "a.wav"), tmp_path / "kept.txt"
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    kept.write_text("a long line that was there before\n")
+    inode = kept.stat().st_ino
+    for words in (["--file", path, path + "x"], ["--file", "-"]):
+        before = kept.read_text()
+        with open(kept, "a") as out, open(path) as sound:
+            done = subprocess.run([sys.executable, "-c", WATCH, *words, "--csv", tmp_path / name], cwd=REPOSITORY, stdin=sound,
+                                  stdout=out, stderr=out)
+        assert done.returncode == (words[1] == path) and kept.stat().st_ino == inode
+        assert kept.read_text().startswith(before)
+        new = kept.read_text().removeprefix(before)
+        assert new.count("\nfile,start_s,") + new.startswith("file,start_s,") == 1
+        assert new.count(f"\n{words[1]},") == 1 and "6.00 s" in new
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", "kept.txt", "link"]
 
 
 def test_a_table_that_cannot_be_written_any_more_ends_no_watch(capfd, tmp_path, monkeypatch):

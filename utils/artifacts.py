@@ -13,6 +13,7 @@ from importlib import metadata
 
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,  # full disk, no permission
                 errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # a file where a folder is meant, or the other way round
+MAX_LINKS = 40  # as many as Linux follows
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RELEASED_PICKLES = os.path.join(REPOSITORY, "models", "SHA256SUMS.json")  # hashes of the pickles that come with the code
 
@@ -33,9 +34,21 @@ def make_folder(folder):
         raise ArtifactError(f"{folder}: the folder cannot be made ({error.strerror})") from None
 
 
+def descriptor_of(path):
+    """The number of our open descriptor that a name such as /dev/stdout or /dev/fd/3, or a link to it, stands for, else None."""
+    path, folder = os.path.abspath(path), os.path.realpath("/dev/fd")
+    for _ in range(MAX_LINKS):
+        if os.path.realpath(os.path.dirname(path)) == folder:
+            return int(name) if (name := os.path.basename(path)).isdecimal() else None
+        if not os.path.islink(path):
+            break
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    return None
+
+
 def is_special(path):
-    """Whether something is there that is no regular file, such as /dev/stdout: it can be written into, not replaced."""
-    return os.path.exists(path) and not os.path.isfile(path)
+    """Whether `path` is no regular file, or is /dev/stdout, wherever that leads: it can be written into, not replaced."""
+    return descriptor_of(path) is not None or (os.path.exists(path) and not os.path.isfile(path))
 
 
 @contextlib.contextmanager
@@ -45,10 +58,10 @@ def atomic_path(path):
     After an error, Ctrl-C or a kill, the previous file is still there, untouched. A link stays one, to the new file. Of what
     is_special, its own name is yielded: it gets what is written as it comes.
     """
-    path = os.path.realpath(path)
     if is_special(path):
         yield path
         return
+    path = os.path.realpath(path)
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp" + os.path.splitext(path)[1], dir=folder)

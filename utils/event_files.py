@@ -16,7 +16,7 @@ import subprocess
 
 import soundfile
 
-from utils.artifacts import ArtifactError, atomic_path, writable
+from utils.artifacts import ArtifactError, atomic_path, descriptor_of, is_special, writable
 from utils.audio import SAMPLE_RATE, AudioError, open_sound_file
 
 EVENT_COLUMNS = ("file", "start_s", "end_s", "duration_s", "probability", "votes")
@@ -59,7 +59,7 @@ def csv_line(values):
 
 def first_row(path):
     """The first row of a CSV file [cells], None if nothing is there or in it. Raises ArtifactError."""
-    if not os.path.isfile(path):  # a pipe or a device holds nothing
+    if is_special(path) or not os.path.exists(path):  # a pipe or a device holds nothing
         return None
     try:
         with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
@@ -114,9 +114,10 @@ class EventTable:
         self.columns = (*EVENT_COLUMNS, "time") if of_stream else EVENT_COLUMNS
         header = [*self.columns, *columns]
         goes_on = of_stream and holds_table(path, header)
-        self.file = None
+        self.file, descriptor = None, descriptor_of(path)
         try:
-            self.file = open(path, "a" if goes_on else "w", newline="", encoding="utf-8", errors="backslashreplace")
+            target = path if descriptor is None else os.dup(descriptor)  # by its name it would be emptied first
+            self.file = open(target, "a" if goes_on else "w", newline="", encoding="utf-8", errors="backslashreplace")
             self.rows = csv.writer(self.file)
             if not goes_on:
                 self.rows.writerow(header)

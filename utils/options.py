@@ -167,6 +167,8 @@ def check_table_path(parser, args):
     """Refuse a --csv file that cannot be one before hours of sound are analysed for it, and one that is a recording."""
     from utils.dataset import AUDIO_EXTENSIONS
 
+    if args.csv == "-":
+        parser.error("--csv needs a file; --json writes to standard output")
     folder = os.path.dirname(os.path.abspath(args.csv))
     if not os.path.isdir(folder):
         parser.error(f"--csv {args.csv}: no such folder")
@@ -176,6 +178,8 @@ def check_table_path(parser, args):
         parser.error(f"--csv {args.csv}: is a recording to be analysed; name a file for the table")
     if os.path.splitext(args.csv)[1].lower() in AUDIO_EXTENSIONS:
         parser.error(f"--csv {args.csv}: has the ending of a recording; name a file for the table")
+    if is_special(args.csv) and not os.path.exists(args.csv):
+        parser.error(f"--csv {args.csv}: is not open")
     if args.resume and is_special(args.csv):
         parser.error(f"--csv {args.csv}: --resume keeps a journal beside it; name a regular file")
     if not os.access(args.csv if os.path.exists(args.csv) else folder, os.W_OK):
