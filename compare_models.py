@@ -22,7 +22,7 @@ import numpy as np
 from utils.artifacts import REPOSITORY, ArtifactError, check_output, make_folder, other_settings, read_json, run_stage
 from utils.comparison import (MEAN, VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
                               plot_comparison, plot_transfer, refuse_seen_clips, score_rows, time_models)
-from utils.dataset import FEATURES_CSV, choose_split, read_manifest, read_windows
+from utils.dataset import FEATURES_CSV, SYNTHESISED, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
 from utils.evaluation import ranking_figures
 from utils.noise_level import NOISE_FILE
@@ -162,8 +162,22 @@ def compare_test_split(args, windows, manifest):
     print(f"wrote comparison.csv, comparison.md and comparison.png to {args.models}")
 
 
+def check_sides(windows, features):
+    """ArtifactError unless the table `features` has clips of each collection in SIDES, and of both labels on each side."""
+    here = "SIDES at the top of compare_models.py names the collections: put yours there"
+    absent = {side: [name for name in names if name not in windows.source] for side, names in SIDES.items()}
+    if any(absent.values()):
+        named = "; ".join(f"of side {side}: {', '.join(names)}" for side, names in absent.items() if names)
+        own = ", ".join(sorted(set(windows.source) - {SYNTHESISED}))
+        raise ArtifactError(f"{features} has no clips {named}. It has clips of {own}. {here}")
+    for side, names in SIDES.items():
+        if len(set(windows.label[np.isin(windows.source, names)])) < 2:
+            raise ArtifactError(f"side {side} ({', '.join(names)}) needs clips of both labels in {features}; {here}")
+
+
 def transfer(args, windows, manifest):
     """Train on side A, test on side B, and the other way round."""
+    check_sides(windows, args.features)
     check_output(os.path.join(args.models, "transfer.md"))
     directions = [("A", "B"), ("B", "A")]
     folder_of = {(train, seed): os.path.join(args.work, "transfer", f"{train}-seed{seed}")

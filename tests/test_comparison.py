@@ -206,6 +206,27 @@ def test_transfer_sides_share_no_collection():
     assert one and other and not one & other
 
 
+def test_transfer_on_other_collections_says_what_to_do_before_it_trains(tmp_path, monkeypatch):
+    import compare_models
+
+    monkeypatch.setattr(compare_models, "train_missing", None)  # would fail
+    write_artifacts(tmp_path)
+    options = ["--transfer", "--features", str(tmp_path / "audio_features.csv"), "--data", str(tmp_path / "data"),
+               "--models", str(tmp_path / "models")]
+    monkeypatch.setattr(compare_models, "SIDES", {"A": ("source-0", "esc10"), "B": ("moodist",)})
+    with pytest.raises(ArtifactError) as caught:
+        compare_models.main(options)
+    assert str(caught.value) == (
+        f"{tmp_path}/audio_features.csv has no clips of side A: esc10; of side B: moodist. It has clips of source-0, source-1. "
+        "SIDES at the top of compare_models.py names the collections: put yours there")
+    monkeypatch.setattr(compare_models, "SIDES", {"A": ("source-0",), "B": ("source-1",)})
+    windows = read_windows(tmp_path / "audio_features.csv")
+    windows.label[windows.source == "source-1"] = 0
+    with pytest.raises(ArtifactError, match=r"side B \(source-1\) needs clips of both labels in table.csv; SIDES at the top"):
+        compare_models.check_sides(windows, "table.csv")
+    assert not (tmp_path / "models").exists()
+
+
 def test_senseless_number_of_folds_is_refused():
     import compare_models
 

@@ -190,6 +190,7 @@ def test_output_that_cannot_be_written_is_refused_before_any_work(tiny_data_set,
     for module, name in ((extract_features, "download"), (extract_features, "group_identical_clips"), (train_ml, "train_all"),
                          (compare_models, "train_missing")):
         monkeypatch.setattr(module, name, work)
+    monkeypatch.setattr(compare_models, "SIDES", {"A": ("source-0",), "B": ("source-1",)})
     write_artifacts(tmp_path / "made")
     made = ["--features", str(tmp_path / "made/audio_features.csv"), "--data", str(tmp_path / "made/data")]
     tiny = ["--audio", str(tiny_data_set / "described")]
