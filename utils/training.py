@@ -134,7 +134,7 @@ class BalancedBatches:
         self.screams = rows[windows.label[rows] == 1]
         self.others = rows[windows.label[rows] == 0]
         if not len(self.screams) or not len(self.others):
-            raise ArtifactError("the training split needs clips of both labels")
+            raise ArtifactError("the training split needs clips of both labels, scream and non_scream")
         self.n_screams = max(1, round(batch_size * SCREAM_SHARE))
         self.n_others = batch_size - self.n_screams
         self.scream_weights = self.square_root_weights(windows.group[self.screams])
@@ -286,9 +286,9 @@ def train_network(name, args):
         check_evaluated(json_path, evaluated, {key: getattr(args, key) for key in same} | {"fingerprint": data.fingerprint})
     epochs = evaluated["training"]["best_epoch"] if args.all_data else args.epochs
 
+    batches = BalancedBatches(data.windows, data.rows["train"], args.batch_size, np.random.default_rng(args.seed))
     noisy = None if args.all_data else noisy_spectrograms(data, data.rows[held_out_part(data)], args.seed)
     torch.manual_seed(args.seed)
-    batches = BalancedBatches(data.windows, data.rows["train"], args.batch_size, np.random.default_rng(args.seed))
     network = build_network(name).to(device, memory_format=torch.channels_last)
     average = averaged_copy(network, device)
     optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
