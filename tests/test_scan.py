@@ -112,6 +112,10 @@ def test_loud_part():
     start, end = loud_part(scene(WINDOW_S, [(1.0, 0.8)]))
     assert (start, end) == (pytest.approx(1.0, abs=0.1), pytest.approx(1.8, abs=0.1))
     assert loud_part(scene(WINDOW_S, [])) is None  # steady noise
+    at = np.arange(WINDOW) / SAMPLE_RATE
+    for hz in (300, 8000):  # louder than the scream, but not where screams are loud
+        rumble = 0.5 * np.sin(2 * np.pi * hz * at) * (at > 2.2)
+        assert loud_part(scene(WINDOW_S, [(1.0, 0.8)]) + rumble) == pytest.approx((start, end), abs=0.03)
 
 
 def test_events_come_as_soon_as_they_end():

@@ -328,6 +328,21 @@ def test_batches_hold_a_fixed_share_of_screams_and_the_loss_makes_up_for_it(made
         assert not windows.label[backgrounds].any()  # what is mixed in never screams
 
 
+def test_the_noise_of_validation_windows_never_screams(made, monkeypatch):
+    windows, mixed = windows_of(made), []
+    rows = np.arange(len(windows))
+    numbered = np.broadcast_to(rows[:, None, None].astype(np.float16), (len(rows), 128, 128))
+
+    def remember(batch, noise):
+        mixed.extend(noise[:, 0, 0].int().tolist())
+        return batch
+
+    monkeypatch.setattr(training, "noisy_copies", remember)
+    copies = training.noisy_spectrograms(training.TrainingData(windows, numbered, {}, ""), rows, 0)
+    assert copies.shape == (len(rows), 128, 128) and len(mixed) == len(rows)
+    assert len(set(mixed)) > 20 and not windows.label[mixed].any()
+
+
 def test_rare_classes_are_drawn_more_often_than_their_share():
     names = np.array(["common"] * 900 + ["rare"] * 100, dtype=object)
     weights = BalancedBatches.square_root_weights(names)
