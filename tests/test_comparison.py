@@ -227,6 +227,32 @@ def test_transfer_on_other_collections_says_what_to_do_before_it_trains(tmp_path
     assert not (tmp_path / "models").exists()
 
 
+def test_transfer_tests_no_clip_of_a_group_that_was_learned_from(tmp_path, monkeypatch):
+    """Near copies may lie in two collections: they share a group, and are no test for what has learned from one of them."""
+    import compare_models
+
+    tested, learned_from = [], {}
+
+    def score(ensemble, windows, data_dir, manifest, rows):
+        tested.append(rows)
+        return np.random.default_rng(0).random((len(rows), 3))
+
+    monkeypatch.setattr(compare_models, "SIDES", {"A": ("source-0",), "B": ("source-1",)})
+    monkeypatch.setattr(compare_models, "train_missing", lambda args, tasks, fingerprint: learned_from.update(tasks))
+    monkeypatch.setattr(compare_models, "load_all_models", lambda folder, trust: ThreeModels())
+    monkeypatch.setattr(compare_models, "score_rows", score)
+    monkeypatch.setattr(compare_models, "plot_transfer", lambda *_: None)
+    windows = read_windows(write_artifacts(tmp_path) / "audio_features.csv")
+    source, shared = windows.source, np.isin(windows.group, ["group-0", "group-3"])  # of source-0 and of source-1
+    assert set(source[shared]) == {"source-0", "source-1"}
+    windows.group[shared] = "both"
+    args = compare_models.parse_arguments(["--transfer", "--models", str(tmp_path)])
+    compare_models.transfer(args, windows, {"fingerprint": "f"})
+    assert [task["sources"] for task in learned_from.values()] == [["source-0"], ["source-1"]]
+    for rows, other in zip(tested, ("source-1", "source-0"), strict=True):
+        assert rows.tolist() == np.flatnonzero((source == other) & ~shared).tolist()
+
+
 def test_senseless_number_of_folds_is_refused():
     import compare_models
 

@@ -127,7 +127,9 @@ def test_recordings_that_clips_csv_does_not_list_are_counted(tmp_path, capsys):
     find_clips(tmp_path)
     assert f"note: 1 recording below {tmp_path} is not in its clips.csv and is left out\n" in capsys.readouterr().err
     (tmp_path / "clips.csv").write_text(rows + "other/2.wav,non_scream\nother/3.flac,non_scream\n")
-    find_clips(tmp_path)
+    os.symlink(tmp_path, tmp_path / "link")
+    for folder in (tmp_path, tmp_path / "link"):
+        assert len(find_clips(folder)) == 3
     assert "note:" not in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 The data set is tiny and the training short; what is proved is that the stages fit together, not that the models are good.
 """
 
+import collections
 import csv
 import errno
 import hashlib
@@ -18,11 +19,12 @@ import pytest
 import soundfile
 import torch
 from conftest import REPOSITORY, synthetic_scream, synthetic_sound
-from synthetic_artifacts import write_artifacts
+from synthetic_artifacts import locations, write_artifacts
 
 import extract_features
 from utils.artifacts import ArtifactError, run_stage
 from utils.dataset import Clip, split_clips
+from utils.noise_level import NO_NOISE
 
 MODEL_FILES = {"svm": "svm_esc50_pipeline.pkl", "random_forest": "random_forest_esc50_pipeline.pkl",
                "logistic_regression": "logistic_esc50_pipeline.pkl", "cnn": "cnn_model.pth", "cnn_mel": "cnn_mel_model.pth",
@@ -103,6 +105,59 @@ def test_networks_are_plain_state_dicts_with_a_history(trained):
         assert sum(tensor.numel() for tensor in weights.values()) < 1_000_000
         assert len(json.loads((folder / f"models/{name}_history.json").read_text())) == 1
         assert (folder / f"models/{name}_history.png").read_bytes()[:4] == b"\x89PNG"
+
+
+class FirstFeature:
+    """A model whose score is the first feature, by which a row is known again."""
+
+    def fit(self, features, label):
+        self.fitted = features[:, 0]
+
+    def decision_function(self, features):
+        return features[:, 0]
+
+
+def test_train_ml_learns_from_recordings_of_the_right_part_only(folder, monkeypatch, tmp_path):
+    """No clip of another part, and no copy with a background of one, reaches a model, its operating point or noise.json."""
+    import train_ml
+
+    model, held_out, heard = FirstFeature(), [], []
+    monkeypatch.setattr(train_ml, "build_pipelines", lambda seed: {"random_forest": model})
+    monkeypatch.setattr(train_ml, "save", lambda *_: None)
+    monkeypatch.setattr(train_ml, "fit_calibration", lambda label, score: held_out.extend(score) or {"threshold": 0, "slope": 1})
+    monkeypatch.setattr(train_ml, "fit_noise_level", lambda *rows: heard.extend(part[:, 0] for part in rows) or NO_NOISE)
+    assert train_ml.main(locations(folder, tmp_path)) == 0
+
+    tables = {}
+    for name in ("audio_features", "data/augmented_features", "data/noise_features"):
+        with open(folder / f"{name}.csv", newline="") as file:
+            tables[name] = list(csv.DictReader(file))
+    windows, scenes, noisy = tables.values()
+    part_of = {row["group"]: row["split"] for row in windows}
+
+    def wanted(part, *tables, but=""):
+        return sorted(float(row["mfcc1_mean"]) for rows in tables for row in rows if row["source"] != but
+                      and {part_of[row["group"]], part_of[row.get("mix_group") or row["group"]]} == {part})
+
+    clean, in_noise = heard
+    assert sorted(model.fitted) == wanted("train", windows, scenes)
+    assert sorted(held_out) == wanted("validation", windows, scenes)
+    assert sorted(clean) == wanted("train", windows, but="synthesised") and sorted(in_noise) == wanted("train", noisy)
+    for part, rows in (("train", windows), ("train", scenes), ("train", noisy), ("validation", windows), ("validation", scenes)):
+        assert 0 < len(wanted(part, rows)) < len(rows)  # there were others to mistake for them
+
+
+def test_half_of_the_backgrounds_are_of_the_clips_own_source():
+    """A scream that always lay in another collection's sound would be known by that."""
+    clips = [Clip(f"{source}/{label}/{number}", label, source, "", "") for source in ("home", "street", "game", "field")
+             for label in ("scream", "non_scream") for number in range(20) if (label, source) != ("non_scream", "field")]
+    chosen = extract_features.choose_backgrounds(clips, seed=0)
+    for clip, backgrounds in zip(clips, chosen):
+        assert len(backgrounds) == extract_features.COPIES[clip.label] and {b.label for b in backgrounds} == {"non_scream"}
+        if clip.source != "field":  # which has no sounds without a scream
+            assert {b.source for b in backgrounds[1::2]} == {clip.source}
+    of_any = collections.Counter(b.source for backgrounds in chosen for b in backgrounds[::2])
+    assert set(of_any) == {"home", "street", "game"} and min(of_any.values()) > 0.25 * of_any.total()
 
 
 def test_comparison_names_six_models_and_the_vote(trained):
