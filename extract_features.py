@@ -27,7 +27,7 @@ from utils.artifacts import ArtifactError, atomic_path, check_output, library_ve
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
 from utils.dataset import (AUDIO_EXTENSIONS, AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS,
                            STFT_NPY, SYNTHESISED, check_seed, each_file_once, find_clips, fingerprint, group_identical_clips,
-                           join_near_copies, split_clips)
+                           join_near_copies, next_command, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.extraction import (describe_clip, describe_noisy, describe_scenes, describe_signal, describe_signal_again,
                               synthesised_clip)
@@ -278,7 +278,7 @@ def main(argv=None):
         "versions": library_versions("numpy", "scipy", "soundfile", "soxr"),
     })
     print_summary(readable, failures, n_joined, n_augmented, time.time() - began)
-    print(f"wrote {', '.join(names.values())}\nnext: python train_ml.py")
+    print(f"wrote {', '.join(names.values())}\nnext: {next_command('train_ml.py', features=args.csv, data=args.data)}")
     return 0
 
 

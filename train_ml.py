@@ -28,8 +28,8 @@ from utils.artifacts import (ArtifactError, atomic_path, check_evaluated, check_
                              run_stage, sha256_of, write_json)
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (AUGMENTED_CSV, EXTRACT, HOW_TO_GROUP, NOISE_CSV, SYNTHESISED, add_split_options, check_size,
-                           check_split_options, choose_split, copies_of, group_near_copies, read_manifest, read_windows,
-                           spread_groups)
+                           check_split_options, choose_split, copies_of, group_near_copies, next_command, read_manifest,
+                           read_windows, spread_groups)
 from utils.ensemble import CLASSICAL_FILES, classical_score
 from utils.evaluation import clip_figures, highest_window, metrics_of
 from utils.features import SIGNAL_SETTINGS
@@ -241,7 +241,9 @@ def main(argv=None):
             random, grouped = (which["test"]["accuracy"] for which in (figures, honest[name]))
             print(f"  {name:20} accuracy {random:.4f}; grouped, it is {abs(random - grouped):.4f} "
                   f"{'lower' if grouped < random else 'higher'}")
-    print("next: python train_cnn.py")
+    if not bare and args.split == "group":  # networks need spectrograms, and know no random split
+        same = ("features", "data", "models", "seed", "sources", "folds", "fold", "all_data")
+        print("next:", next_command("train_cnn.py", **{name: getattr(args, name) for name in same}))
     return 0
 
 

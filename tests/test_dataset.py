@@ -31,6 +31,7 @@ from utils.dataset import (
     group_identical_clips,
     join_near_copies,
     near_copies,
+    next_command,
     read_manifest,
     read_spectrograms,
     read_windows,
@@ -538,6 +539,16 @@ def test_splits_that_exclude_each_other(options, capsys):
     with pytest.raises(SystemExit) as caught:
         train_ml.main(options)
     assert caught.value.code == 2 and "exclude" in capsys.readouterr().err
+
+
+def test_next_command_repeats_what_differs_from_the_defaults():
+    same = {"features": "audio_features.csv", "data": "data", "models": "models", "seed": 0, "sources": None, "folds": None,
+            "fold": None, "all_data": False}
+    assert next_command("train_cnn.py", **same) == "python train_cnn.py"
+    other = {"features": "my table.csv", "data": "d", "models": "m", "seed": 3, "sources": ["a", "b"], "all_data": True}
+    assert next_command("train_cnn.py", **same | other) == (
+        "python train_cnn.py --features 'my table.csv' --data d --models m --seed 3 --sources a b --all-data")
+    assert next_command("train_cnn.py", **same | {"folds": 5, "fold": 0}) == "python train_cnn.py --folds 5 --fold 0"
 
 
 def test_a_table_that_stage_1_did_not_write_is_refused(artifacts):

@@ -53,6 +53,7 @@ def folder(tiny_data_set, tmp_path_factory):
         shutil.copytree(tiny_data_set / layout, folder / layout)
     (folder / "Converted_Separately/scream/damaged.wav").write_bytes(b"RIFF....WAVEfmt ")
     finished = run_well(folder, "extract_features.py", "--jobs", "1", "--signals", "5")
+    assert finished.stdout.endswith("\nnext: python train_ml.py\n")
     assert "45 clips, 45 windows" in finished.stdout and "1 failures" in finished.stdout
     assert "damaged.wav" in finished.stderr
     return folder
@@ -88,6 +89,7 @@ def test_training_leaves_models_with_their_json(trained):
             assert -1 <= report["metrics"]["test"][figure] <= 1, (name, figure)
         assert 0 <= report["metrics"]["test"]["accuracy"] <= 1 and report["versions"]["numpy"] == np.__version__
         assert path.stat().st_size < 4_000_000
+    assert printed["ml"].endswith("\nnext: python train_cnn.py\n")
     assert "confusion matrix" in printed["ml"] and "macro avg" in printed["ml"] and "train_test_accuracy_gap" in printed["ml"]
 
 
@@ -117,7 +119,7 @@ class FirstFeature:
         return features[:, 0]
 
 
-def test_train_ml_learns_from_recordings_of_the_right_part_only(folder, monkeypatch, tmp_path):
+def test_train_ml_learns_from_recordings_of_the_right_part_only(folder, monkeypatch, tmp_path, capsys):
     """No clip of another part, and no copy with a background of one, reaches a model, its operating point or noise.json."""
     import train_ml
 
@@ -127,6 +129,8 @@ def test_train_ml_learns_from_recordings_of_the_right_part_only(folder, monkeypa
     monkeypatch.setattr(train_ml, "fit_calibration", lambda label, score: held_out.extend(score) or {"threshold": 0, "slope": 1})
     monkeypatch.setattr(train_ml, "fit_noise_level", lambda *rows: heard.extend(part[:, 0] for part in rows) or NO_NOISE)
     assert train_ml.main(locations(folder, tmp_path)) == 0
+    assert capsys.readouterr().out.endswith(f"next: python train_cnn.py --features {folder}/audio_features.csv "
+                                            f"--data {folder}/data --models {tmp_path}\n")
 
     tables = {}
     for name in ("audio_features", "data/augmented_features", "data/noise_features"):
@@ -145,6 +149,18 @@ def test_train_ml_learns_from_recordings_of_the_right_part_only(folder, monkeypa
     assert sorted(clean) == wanted("train", windows, but="synthesised") and sorted(in_noise) == wanted("train", noisy)
     for part, rows in (("train", windows), ("train", scenes), ("train", noisy), ("validation", windows), ("validation", scenes)):
         assert 0 < len(wanted(part, rows)) < len(rows)  # there were others to mistake for them
+
+
+def test_no_network_comes_after_a_table_without_spectrograms_or_a_random_split(folder, monkeypatch, tmp_path, capsys):
+    import train_ml
+
+    monkeypatch.setattr(train_ml, "train_all", lambda *_, **__: {})
+    with open(folder / "audio_features.csv", newline="") as table, open(tmp_path / "bare.csv", "w", newline="") as bare:
+        csv.writer(bare).writerows(row[:36] for row in csv.reader(table))  # file, label and the 34 features
+    for options in (locations(folder, tmp_path), ["--features", str(tmp_path / "bare.csv"), "--models", str(tmp_path)]):
+        assert train_ml.main([*options, "--split", "random"]) == 0
+    assert train_ml.main(options) == 0
+    assert "next:" not in capsys.readouterr().out
 
 
 def test_half_of_the_backgrounds_are_of_the_clips_own_source():
@@ -381,7 +397,9 @@ def test_folders_that_overlap_give_the_artifacts_of_one(tiny_data_set, tmp_path,
         assert extract_features.main([*words, "--csv", str(tmp_path / "features.csv"), "--data", str(tmp_path),
                                       "--jobs", "1", "--signals", "0", "--no-augment"]) == 0
         made.append((tmp_path / "features.csv").read_bytes() + (tmp_path / "manifest.json").read_bytes())
-    assert made[0] == made[1] and "of 40 clips 20 are files that were found before" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert made[0] == made[1] and "of 40 clips 20 are files that were found before" in said.err
+    assert said.out.endswith(f"\nnext: python train_ml.py --features {tmp_path}/features.csv --data {tmp_path}\n")
 
 
 @pytest.mark.parametrize("there, lacking", [("scream", "non_scream"), ("non_scream", "scream")])

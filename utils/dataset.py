@@ -1,10 +1,12 @@
 """The data set: find clips in the layouts their owners ship, group them, split them, read the artifacts back."""
 
+import argparse
 import csv
 import hashlib
 import json
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass, replace
 
@@ -441,6 +443,21 @@ def add_split_options(parser):
     parser.add_argument("--fold", type=int, help="... of which this one, counted from 0, is the test")
     parser.add_argument("--all-data", action="store_true",
                         help="learn from everything, for release; keeps the operating point of the evaluated model in --models")
+
+
+def next_command(script, **options):
+    """The command of another stage script, with those options of add_split_options that differ from their defaults.
+
+    Where a stage was told to read and write elsewhere, the next one must be told too: it would learn from other clips.
+    """
+    parser = argparse.ArgumentParser()
+    add_split_options(parser)
+    words = ["python", script]
+    for name, value in options.items():
+        if value != parser.get_default(name):
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join(words)
 
 
 def check_seed(parser, seed):
