@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -5,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 
 import pytest
 
@@ -121,6 +124,48 @@ def test_without_resume_the_old_journal_goes_but_a_foreign_file_stays(tmp_path, 
         with pytest.raises(ArtifactError, match="not a journal"):
             Journal(tmp_path / "notes.txt", SETTINGS, resume=resume)
     assert (tmp_path / "notes.txt").read_text() == "my notes\n"
+
+
+def test_a_journal_belongs_to_one_run_at_a_time(tmp_path, recordings):
+    with Journal(tmp_path / "j", SETTINGS) as journal:
+        journal.add(recordings[0], record_of(recordings[0]))
+        for resume in (True, False):
+            with pytest.raises(ArtifactError, match="another run is writing this journal"):
+                Journal(tmp_path / "j", SETTINGS, resume)
+        journal.add(recordings[1], record_of(recordings[1]))
+    with Journal(tmp_path / "j", SETTINGS) as journal:
+        assert list(journal.done) == recordings[:2]
+        journal.remove()
+        assert not (tmp_path / "j").exists()
+        Journal(tmp_path / "j", SETTINGS).close()
+    with Journal(tmp_path / "j", SETTINGS) as journal:
+        (tmp_path / "j").unlink()
+        journal.remove()
+
+
+def test_a_journal_that_is_removed_while_another_run_opens_it_is_made_again(tmp_path, monkeypatch):
+    """The other run has opened the file and not locked it yet."""
+    flock, first = fcntl.flock, Journal(tmp_path / "j", SETTINGS)
+
+    def remove_and_lock(file, operation):
+        if not first.file.closed:
+            first.remove()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+    with Journal(tmp_path / "j", SETTINGS) as second:
+        assert os.path.samestat(os.stat(tmp_path / "j"), os.fstat(second.file.fileno()))
+
+
+def test_a_journal_without_locks(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    for without in (None, types.SimpleNamespace(LOCK_EX=1, LOCK_NB=2, flock=no_locks)):  # Windows; some network disks
+        monkeypatch.setattr("utils.journal.fcntl", without)
+        with Journal(tmp_path / "j", SETTINGS) as journal:
+            journal.remove()
+        assert not (tmp_path / "j").exists()
 
 
 def test_unwritable_journal_is_one_sentence(tmp_path):

@@ -394,6 +394,24 @@ def test_a_table_never_replaces_a_recording(capfd, tmp_path, name):
     assert {entry.name: entry.is_file() and entry.read_bytes() for entry in tmp_path.iterdir()} == before
 
 
+def test_a_second_run_into_the_same_table_is_refused(capfd, tmp_path):
+    for name in "ab":
+        write_scene(tmp_path / f"{name}.wav")
+    words, refused = ("--file", tmp_path, "--csv", tmp_path / "events.csv"), []
+
+    class Meanwhile(StandIn):
+        def score(self, windows):
+            if not refused:
+                refused.append(StandIn())
+                with pytest.raises(ArtifactError, match=r"events\.csv\.journal: another run is writing"):
+                    detect(capfd, *words, ensemble=refused[0])
+            return super().score(windows)
+
+    assert detect(capfd, *words, ensemble=Meanwhile())[0] == 0
+    assert refused[0].n_scored == 0 and len((tmp_path / "events.csv").read_text().splitlines()) == 3
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", "b.wav", "events.csv"]
+
+
 def test_a_run_that_analysed_nothing_leaves_the_table_as_it_was(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkdir("sounds")

@@ -306,8 +306,8 @@ def detect_files(inputs, args, ensemble, printer):
             printer.say(f"{args.csv}: stays as it was, for no recording could be analysed")
         elif args.csv:
             write_csv(args.csv, records, result_settings(args, ensemble))
-    if journal and not args.resume:
-        os.remove(journal.path)  # the run is complete; with --resume it stays, for files that are added later
+        if journal and not args.resume:
+            journal.remove()  # the run is complete; with --resume it stays, for files that are added later
     return records, n_failed
 
 

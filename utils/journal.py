@@ -2,13 +2,20 @@
 
 JSON lines, append-only: first the settings, then one line per finished file with its path, size, modification time
 and record. A line counts once its line break is there, so a kill in the middle of a write costs one file at most.
+One run at a time: where the system can, an open journal is locked, which ends with the process, however it ends.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 
 from utils.artifacts import ArtifactError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FORMAT = 1
 FIRST_BYTES = b'{"journal": '
@@ -34,6 +41,24 @@ def differing_settings(ours, theirs):
     return [name for name in [*ours, *(set(theirs) - set(ours))] if ours.get(name) != theirs.get(name)]
 
 
+def open_locked(path):
+    """Open a journal for one run alone: a binary file, to read and to append. Raises ArtifactError if another run has it."""
+    while True:
+        file = open(path, "ab+", buffering=0)
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    file.close()  # its run ended and removed it between the two calls
+                    continue
+        except BlockingIOError:
+            file.close()
+            raise ArtifactError(f"{path}: another run is writing this journal; wait for it, or name another --csv file") from None
+        except OSError:  # a file system without locks
+            pass
+        return file
+
+
 def parse_lines(raw):
     """(parsed lines, number of sound bytes): stops at the first line that is torn or no JSON object."""
     lines, sound = [], 0
@@ -54,7 +79,7 @@ class Journal:
 
     path: the journal's file. settings: dict of everything that changes results. resume: keep what an earlier run with
     the same settings wrote there; otherwise start afresh. Raises ArtifactError when the journal belongs to other
-    settings, is no journal, or cannot be written.
+    settings, is no journal, cannot be written, or is being written by another run.
 
         record = journal.find(path)          # before the analysis; None: not done, or the file has changed
         journal.add(path, record)            # after it; failures too, but a failed file is tried again by the next run
@@ -65,14 +90,19 @@ class Journal:
         self.done = {}  # path -> (identity, record)
         self.identities = {}  # path -> identity when the analysis began
         header = {"journal": FORMAT, "fingerprint": fingerprint_of(settings), "settings": settings}
+        self.file = None
         try:
-            self.file = open(path, "ab+", buffering=0)
+            self.file = open_locked(path)
             sound = self.read(header, resume)
             self.file.truncate(sound)  # drop a torn last line, or an old journal
             if not sound:
                 self.write(header)
         except OSError as error:
+            self.close()
             raise ArtifactError(f"{path}: the journal cannot be written ({error.strerror})") from None
+        except ArtifactError:
+            self.close()
+            raise
 
     def read(self, header, resume):
         """Take over the finished files of an earlier run; returns how many bytes of it are sound."""
@@ -114,8 +144,19 @@ class Journal:
         self.done[path] = (identity, record)
 
     def close(self):
-        os.fsync(self.file.fileno())
-        self.file.close()
+        if self.file and not self.file.closed:
+            with self.file:
+                os.fsync(self.file.fileno())
+
+    def remove(self):
+        """Close and remove the journal of a complete run; somebody may have removed it before."""
+        with contextlib.suppress(FileNotFoundError):
+            if fcntl:  # while it is locked: the next run, which may be waiting to begin, gets one of its own
+                os.remove(self.path)
+                self.close()
+            else:  # Windows removes no open file
+                self.close()
+                os.remove(self.path)
 
     def __enter__(self):
         return self
