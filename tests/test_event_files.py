@@ -1,5 +1,6 @@
 import csv
 import os
+import resource
 import stat
 
 import numpy as np
@@ -170,6 +171,30 @@ def test_clips_of_unreadable_originals_are_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(AudioError, match="need ffmpeg on PATH"):
         write_clips(record, tmp_path)
     assert os.listdir(tmp_path) == ["gone.wav"]  # nothing half-written
+
+
+@pytest.mark.parametrize("limit", [20, 44, 1000, 100_000])
+def test_clips_on_a_full_disk_name_the_clip_and_the_reason(tmp_path, limit):
+    """A limit to the size of files, in bytes, that stops the clip in its header, behind it, or in its samples."""
+    counting_recording(tmp_path / "a.wav")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(ArtifactError) as stop:
+            write_clips({"file": str(tmp_path / "a.wav"), "events": [{"start_s": 1.0, "end_s": 2.0}]}, tmp_path / "c")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(stop.value) == f"{tmp_path / 'c' / clip_name(str(tmp_path / 'a.wav'), 1.0)}: cannot be written (File too large)"
+    assert os.listdir(tmp_path / "c") == []
+
+
+def test_ffmpeg_on_a_full_disk_names_the_clip_and_the_reason(tmp_path, monkeypatch):
+    (tmp_path / "ffmpeg").write_text('#!/bin/sh\nfor last; do :; done\necho "$last: No space left on device" >&2\nexit 228\n')
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "film.m4a").write_bytes(b"\0" * 100)
+    with pytest.raises(ArtifactError, match=r"/c/film_.*\.wav: cannot be written \(No space left on device\)"):
+        write_clips({"file": str(tmp_path / "film.m4a"), "events": [{"start_s": 10.0, "end_s": 12.0}]}, tmp_path / "c")
 
 
 def test_formats_only_ffmpeg_knows_are_cut_by_it(tmp_path, monkeypatch):

@@ -232,12 +232,35 @@ def clip_subtype(sound):
     return sound.subtype if sound.subtype in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "PCM_U8") else "PCM_16"
 
 
+class ClipFile(io.FileIO):
+    """A new file for libsndfile to write, which would only say "System error": leaving it raises the OSError that stopped it."""
+
+    def __init__(self, path):
+        super().__init__(path, "w")
+        self.error = None
+
+    def write(self, samples):
+        n_written = 0
+        try:
+            while n_written < len(samples):  # the last piece before a full disk may be written in part
+                n_written += super().write(samples[n_written:])
+        except OSError as error:
+            self.error = error
+        return n_written
+
+    def __exit__(self, *cause):
+        super().__exit__(*cause)
+        if self.error:
+            raise self.error from None
+
+
 def copy_stretch(sound, first, last, path):
     """Copy frames first to last of an open SoundFile into a new WAV of the same rate and channels, piece by piece."""
     before = min(first, sound.samplerate // 2)  # an MP3 decoder needs some frames before it is right after a jump
     sound.seek(first - before)
     sound.read(before, dtype="float32")
-    with soundfile.SoundFile(path, "w", sound.samplerate, sound.channels, clip_subtype(sound), format="WAV") as clip:
+    with ClipFile(path) as file, \
+            soundfile.SoundFile(file, "w", sound.samplerate, sound.channels, clip_subtype(sound), format="WAV") as clip:
         left = last - first
         while left > 0 and len(block := sound.read(min(left, COPY_FRAMES), dtype="float64", always_2d=True)):
             clip.write(block)
@@ -250,7 +273,10 @@ def copy_stretch_with_ffmpeg(file, start_s, end_s, path):
         raise AudioError(f"{file}: cannot cut clips from it without ffmpeg on PATH")
     command = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-ss", f"{start_s:.3f}", "-t", f"{end_s - start_s:.3f}",
                "-i", os.path.abspath(file), "-vn", "-c:a", "pcm_s16le", "-f", "wav", path]
-    if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode:
+        if os.fsencode(os.strerror(errno.ENOSPC)) in done.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise AudioError(f"{file}: ffmpeg could not cut {start_s:.3f} s to {end_s:.3f} s out of it")
 
 
