@@ -21,7 +21,7 @@ import numpy as np
 
 from utils.artifacts import REPOSITORY, ArtifactError, check_output, make_folder, other_settings, read_json, run_stage
 from utils.comparison import (MEAN, VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
-                              plot_comparison, plot_transfer, refuse_seen_clips, score_rows, time_models)
+                              plot_comparison, plot_transfer, refuse_seen_clips, score_rows, time_models, warn_of_few_clips)
 from utils.dataset import FEATURES_CSV, SYNTHESISED, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
 from utils.evaluation import ranking_figures
@@ -144,6 +144,7 @@ def compare_test_split(args, windows, manifest):
     rows = np.flatnonzero(windows.split == "test")
     probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
     label, scores = clip_scores(windows, rows, ensemble, probabilities)
+    warn_of_few_clips(label, "the test split")
     figures = figures_of(label, scores)
     milliseconds, sizes = time_models(ensemble, windows, args.data, manifest, rows), file_sizes(args.models, ensemble.names)
     for name in ensemble.names:
@@ -197,6 +198,7 @@ def transfer(args, windows, manifest):
             runs.append(figures_of(label, scores) | {MEAN: ranking_figures(label, mean_over_windows(windows, rows, voted))})
             confused = confused or confused_classes(windows, rows, voted)
             drawn.setdefault(f"{train} → {test}", (label, scores))
+        warn_of_few_clips(label, f"side {test}")
         median = {name: {key: float(np.median([run[name][key] for run in runs])) for key in TRANSFER_COLUMNS if key in figures}
                   for name, figures in runs[0].items()}
         header, table = figure_rows(median)
@@ -234,6 +236,7 @@ def cross_validate(args, windows, manifest):
         for name, (probability, verdict) in scores.items():
             pooled.setdefault(name, []).append((probability, verdict))
     label = np.concatenate(labels)
+    warn_of_few_clips(label, "the table")
     scores = {name: tuple(np.concatenate(parts) for parts in zip(*runs)) for name, runs in pooled.items()}
     header, table = figure_rows(figures_of(label, scores) | {MEAN: ranking_figures(label, np.concatenate(means))})
     folds_header, folds_table = figure_rows({f"vote, fold {i}": figures for i, figures in enumerate(per_fold)})

@@ -18,7 +18,7 @@ from synthetic_artifacts import write_artifacts
 
 from utils.artifacts import ArtifactError
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
-                              plot_comparison, refuse_seen_clips, reliability, score_rows, stored_window)
+                              plot_comparison, refuse_seen_clips, reliability, score_rows, stored_window, warn_of_few_clips)
 from utils.audio import SAMPLE_RATE, WINDOW, clean_window
 from utils.background_noise import subtract_own_noise
 from utils.dataset import Clip, Windows, read_windows
@@ -180,6 +180,15 @@ def test_without_test_clips_one_sentence():
         score_rows(ThreeModels(), WINDOWS, "data", {}, np.array([], int))
 
 
+@pytest.mark.parametrize("n_screams, n_others, few", [(9, 50, True), (50, 9, True), (0, 50, True), (10, 10, False)])
+def test_figures_of_few_clips_come_with_a_caution(n_screams, n_others, few, capsys):
+    warn_of_few_clips(np.repeat([1, 0], [n_screams, n_others]), "the test split")
+    said = capsys.readouterr().err
+    assert said.startswith("note: the test split has few clips to test on") is few
+    assert (f"(screams: {n_screams}, others: {n_others})" in said) is few
+    assert said.count("\n") == few
+
+
 def test_sizes_and_files(tmp_path):
     (tmp_path / MODEL_FILES["svm"]).write_bytes(bytes(2_500_000))
     assert file_sizes(tmp_path, ["svm"]) == {"svm": 2.5}
@@ -227,7 +236,7 @@ def test_transfer_on_other_collections_says_what_to_do_before_it_trains(tmp_path
     assert not (tmp_path / "models").exists()
 
 
-def test_transfer_tests_no_clip_of_a_group_that_was_learned_from(tmp_path, monkeypatch):
+def test_transfer_tests_no_clip_of_a_group_that_was_learned_from(tmp_path, monkeypatch, capsys):
     """Near copies may lie in two collections: they share a group, and are no test for what has learned from one of them."""
     import compare_models
 
@@ -248,6 +257,7 @@ def test_transfer_tests_no_clip_of_a_group_that_was_learned_from(tmp_path, monke
     windows.group[shared] = "both"
     args = compare_models.parse_arguments(["--transfer", "--models", str(tmp_path)])
     compare_models.transfer(args, windows, {"fingerprint": "f"})
+    assert [line.split(" has few clips ")[0] for line in capsys.readouterr().err.splitlines()] == ["note: side B", "note: side A"]
     assert [task["sources"] for task in learned_from.values()] == [["source-0"], ["source-1"]]
     for rows, other in zip(tested, ("source-1", "source-0"), strict=True):
         assert rows.tolist() == np.flatnonzero((source == other) & ~shared).tolist()

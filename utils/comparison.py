@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 import time
 
 import numpy as np
@@ -18,6 +19,7 @@ from utils.scan import verdicts_alone
 
 VOTE = "vote"
 MEAN = "vote, mean of windows"  # a clip's probability as audio taggers are usually scored, for comparison with them
+FEW_CLIPS = 10  # with fewer of a label each of them is worth more than 0.1 of recall or of the false-positive rate
 COLUMNS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "roc_auc": "ROC-AUC", "mcc": "MCC",
            "average_precision": "AP", "recall_at_1_fpr": "recall at 1 % FP", "recall_at_5_fpr": "recall at 5 % FP",
            "false_positive_rate": "FP rate", "ms_per_window": "ms/window", "file_mb": "MB"}
@@ -101,6 +103,14 @@ def mean_over_windows(windows, rows, probability):
     """Per clip, sorted by file, the mean log-odds of its windows: float [n_clips]."""
     _, index = np.unique(windows.file[rows], return_inverse=True)
     return np.bincount(index, log_odds(probability)) / np.bincount(index)
+
+
+def warn_of_few_clips(label, tested):
+    """Say that the figures of a test are rough where there are few clips of a label. tested: the test, in words."""
+    n_screams, n_others = int((label == 1).sum()), int((label == 0).sum())
+    if min(n_screams, n_others) < FEW_CLIPS:
+        print(f"note: {tested} has few clips to test on (screams: {n_screams}, others: {n_others}): a single one changes the "
+              "figures a lot, whatever their digits", file=sys.stderr)
 
 
 def figures_of(label, scores):
