@@ -75,6 +75,23 @@ def test_folders_give_what_lies_below_them_in_order(tmp_path):
     assert found[4][0] == str(tmp_path / "empty") and "no audio files in this folder" in found[4][1]
 
 
+def test_a_file_is_found_once_by_the_path_that_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("sounds/a.wav", "sounds/b/c.wav", "other/a.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "sounds/z.wav").symlink_to("a.wav")
+    (tmp_path / "link.wav").symlink_to("sounds/b/c.wav")
+    (tmp_path / "-").touch()
+    everything = ["sounds/a.wav", "sounds/b/c.wav"]
+    for given, expected in ((["sounds"], everything), (["sounds", "sounds/a.wav", "./sounds/", "sounds/b"], everything),
+                            (["link.wav", "sounds", "other"], ["link.wav", "sounds/a.wav", "other/a.wav"]),
+                            (["sounds/z.wav", str(tmp_path / "sounds")], ["sounds/z.wav", str(tmp_path / "sounds/b/c.wav")]),
+                            (["gone.wav", "./gone.wav", "-", "./-", "-"], ["gone.wav", "-", "./-"]),
+                            (["no\0name", "no\0name"], ["no\0name"])):
+        assert find_inputs(given) == [(path, None) for path in expected]
+
+
 def test_a_folder_that_is_the_one_for_clips_says_so(tmp_path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.wav").touch()

@@ -95,7 +95,8 @@ def test_a_bad_file_does_not_hide_the_others(capfd, tmp_path):
     good = write_scene(tmp_path / "good.wav")
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is no sound")
-    paths = [str(tmp_path / name) for name in ("missing.wav", "good.wav", "empty.wav", "text.wav", "good.wav")]
+    paths = [str(tmp_path / name) for name in ("missing.wav", "good.wav", "empty.wav", "text.wav", "last.wav")]
+    shutil.copy(good, tmp_path / "last.wav")
     status, records, err = detect_json(capfd, "--file", *paths)
     assert status == 1
     assert [record["file"] for record in records] == paths
@@ -628,7 +629,7 @@ def test_a_resumed_run_does_not_recall_what_it_wrote_into_another_folder(capfd, 
 
 def test_files_that_are_done_before_their_turn_are_in_the_journal_at_once(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in "abc":
+    for name in "abcd":
         write_scene(tmp_path / f"{name}.wav")
     lines = []
 
@@ -637,12 +638,12 @@ def test_files_that_are_done_before_their_turn_are_in_the_journal_at_once(capfd,
             yield position, *command_line.analyse(paths[position], args, ensemble)
             lines.append((tmp_path / "scream-scan.journal").read_text().count("\n") - 1)
 
-    plain = detect_json(capfd, "--file", "a.wav", "a.wav", "b.wav", "c.wav")
+    plain = detect_json(capfd, "--file", "a.wav", "d.wav", "b.wav", "c.wav")
     monkeypatch.setattr(command_line, "analyse_all", backwards)
-    assert detect_json(capfd, "--file", "a.wav", "a.wav", "b.wav", "c.wav", "--resume") == plain
+    assert detect_json(capfd, "--file", "a.wav", "d.wav", "b.wav", "c.wav", "--resume") == plain
     assert lines == [1, 2, 3]  # the fourth is given out before this function goes on
     again = StandIn()
-    assert detect_json(capfd, "--file", "a.wav", "b.wav", "c.wav", "--resume", ensemble=again)[1] == plain[1][1:]
+    assert detect_json(capfd, "--file", "a.wav", "b.wav", "c.wav", "--resume", ensemble=again)[1] == [plain[1][0], *plain[1][2:]]
     assert again.n_scored == 0
 
 

@@ -7,8 +7,22 @@ import sys
 EXAMPLES = "data/examples"  # clips that ship with the project, beside main.py
 
 
+def each_once(inputs):
+    """[(path, error sentence or None)] without the files that an earlier path leads to, whatever the folder or link."""
+    first = {}
+    for path, error in inputs:
+        try:
+            file = path if path == "-" else os.path.realpath(path)
+        except (OSError, ValueError):  # a name that no file can have
+            file = path
+        first.setdefault(file, (path, error))
+    return list(first.values())
+
+
 def find_inputs(paths, leave_out=None):
-    """Files to analyse, in a stable order: [(path, error sentence or None)]. Folders give what lies below them, sorted.
+    """Files to analyse, each once and in a stable order: [(path, error sentence or None)].
+
+    Folders give what lies below them, sorted. Of several paths to a file the first one counts.
 
     leave_out: a folder below them that is not searched, because this program writes recordings there.
     """
@@ -33,7 +47,7 @@ def find_inputs(paths, leave_out=None):
                                "searched; choose another one for the clips"))
             elif not below and not unreadable:
                 inputs.append((path, f"{printable(path)}: no audio files in this folder ({', '.join(AUDIO_EXTENSIONS)})"))
-    return inputs
+    return each_once(inputs)
 
 
 def open_blocks(path, raw_rate, raw_channels, warn):
