@@ -627,6 +627,46 @@ def test_a_resumed_run_does_not_recall_what_it_wrote_into_another_folder(capfd, 
         detect_json(capfd, *options, "two", ensemble=StandIn())
 
 
+def test_a_resumed_run_writes_again_what_is_gone(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("sounds")
+    for name in "ab":
+        write_scene(f"sounds/{name}.wav", [(2.0, 1.0), (10.0, 1.0)], 15)
+    words = ("--file", "sounds", "--resume", "--audacity", "--raven", "--clips", "clips")
+    done = detect_json(capfd, *words)
+    outputs = [*tmp_path.glob("sounds/*.txt"), *tmp_path.glob("clips/*")]
+    content = {path: path.read_bytes() for path in outputs}
+    assert len(outputs) == 8
+    for gone in (outputs, outputs[:1], outputs[-1:], []):
+        for path in gone:
+            path.unlink()
+        kept = {path: path.stat().st_mtime_ns for path in outputs if path not in gone}
+        again = StandIn()
+        assert detect_json(capfd, *words, ensemble=again) == done and again.n_scored == 0
+        assert {path: path.read_bytes() for path in outputs} == content
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    (tmp_path / "sounds/a.wav.audacity.txt").unlink()
+    (tmp_path / "sounds/a.wav.audacity.txt").symlink_to(tmp_path / "gone" / "labels.txt")
+    (tmp_path / "gone").touch()
+    status, records, err = detect_json(capfd, *words)
+    assert (status, records) == (1, done[1]) and "a.wav.audacity.txt: cannot be written" in err
+
+
+def test_a_resumed_run_analyses_again_what_lost_its_scores_or_picture(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        write_scene(f"{name}.wav")
+    for option in ("scores", "plot"):
+        folder, first, again = tmp_path / option, StandIn(), StandIn()
+        words = ("--file", "a.wav", "b.wav", "--csv", f"{option}.csv", "--resume", f"--{option}", folder)
+        done = detect_json(capfd, *words, ensemble=first)
+        gone = min(folder.iterdir())
+        gone.unlink()
+        for _ in range(2):
+            assert detect_json(capfd, *words, ensemble=again) == done and again.n_scored == first.n_scored / 2
+            assert gone.exists()
+
+
 def test_files_that_are_done_before_their_turn_are_in_the_journal_at_once(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in "abcd":

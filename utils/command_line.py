@@ -98,7 +98,7 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False, on_s
         return {"file": path, "error": unexpected(path, error)}, [unexpected(path, error)]
     if warnings:
         record["warnings"] = warnings
-    return record, write_outputs(args, record, scored, ensemble)
+    return record, write_outputs(record, output_writers(args, record, scored, ensemble))
 
 
 class ScoredWindows:
@@ -148,10 +148,36 @@ def output_writers(args, record, scored, ensemble):
         yield lambda: explain_recording(record, ensemble, args.explain, hop_samples(args))
 
 
-def write_outputs(args, record, scored, ensemble):
-    """Write the outputs asked for; one that fails keeps none of the others back. Returns sentences about failures."""
+def missing_writers(args, record):
+    """Functions that write the labels and clips again that are gone since the recording was analysed."""
+    from utils import event_files
+
+    if args.audacity and not os.path.exists(record["file"] + event_files.AUDACITY_SUFFIX):
+        yield lambda: event_files.write_audacity(record)
+    if args.raven and not os.path.exists(record["file"] + event_files.RAVEN_SUFFIX):
+        yield lambda: event_files.write_raven(record)
+    if args.clips:
+        yield lambda: event_files.write_clips(event_files.without_clip(record, args.clips), args.clips)
+
+
+def lacks_scores(args, path):
+    """Whether a table of scores or a picture of a recording is asked for and not there: only another analysis makes them."""
+    outputs = []
+    if args.scores:
+        from utils.event_files import scores_path
+
+        outputs.append(scores_path(args.scores, path))
+    if args.plot:
+        from utils.plots import plot_path
+
+        outputs.append(plot_path(args.plot, path))
+    return not all(map(os.path.exists, outputs))
+
+
+def write_outputs(record, writers):
+    """Write outputs of a recording; one that fails keeps none of the others back. Returns sentences about failures."""
     failures = []
-    for write in output_writers(args, record, scored, ensemble):
+    for write in writers:
         try:
             write()
         except (AudioError, ArtifactError) as error:
@@ -235,19 +261,25 @@ def open_journal(args, ensemble, n_inputs):
 
 
 def analyse_or_recall(inputs, args, ensemble, journal):
-    """Yield (record, failures) for each input, in order: from the journal, from its known error, or by analysing it."""
+    """Yield (record, failures) for each input, in order: from the journal, from its known error, or by analysing it.
+
+    What a recording from the journal has lost of its outputs is written again.
+    """
     known = {}
     for path, error in inputs:
+        if journal and lacks_scores(args, path):
+            journal.forget(path)
         recalled = journal.find(path) if journal and path != "-" and not error else None
         if error:
             known[path] = {"file": path, "error": error}, [error]
         elif recalled:
-            known[path] = recalled, []
+            known[path] = recalled, None
     fresh = [path for path, _ in inputs if path not in known]
     results, waiting, turn = analyse_all(fresh, args, ensemble), {}, 0
     for path, _ in inputs:
         if path in known:
-            yield known[path]
+            record, failures = known[path]
+            yield record, write_outputs(record, missing_writers(args, record)) if failures is None else failures
             continue
         while turn not in waiting:
             position, record, failures = next(results)

@@ -206,12 +206,16 @@ def safe_name(file):
     return f"{safe}_{hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:8]}"
 
 
+def scores_path(folder, file):
+    return os.path.join(folder, safe_name(file) + ".scores.csv")
+
+
 def write_scores(folder, file, windows, model_names):
     """Write a CSV with a row per window: what every model says, over time. Returns its path; raises ArtifactError.
 
     windows: the ScoredWindows of `file`, in order; a probability is 0 where a window is too quiet to be scored.
     """
-    path = os.path.join(folder, safe_name(file) + ".scores.csv")
+    path = scores_path(folder, file)
     with writable(path), atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as table:
         rows = csv.writer(table)
         rows.writerow([*SCORE_COLUMNS, *model_names])
@@ -278,6 +282,12 @@ def copy_stretch_with_ffmpeg(file, start_s, end_s, path):
         if os.fsencode(os.strerror(errno.ENOSPC)) in done.stderr:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise AudioError(f"{file}: ffmpeg could not cut {start_s:.3f} s to {end_s:.3f} s out of it")
+
+
+def without_clip(record, folder):
+    """The record with those of its events whose clips are not in the folder."""
+    return record | {"events": [event for event in record["events"]
+                                if not os.path.exists(os.path.join(folder, clip_name(record["file"], event["start_s"])))]}
 
 
 def write_clips(record, folder, padding_s=CLIP_PADDING_S):

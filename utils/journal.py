@@ -137,6 +137,10 @@ class Journal:
         self.identities[path] = identity
         return None
 
+    def forget(self, path):
+        """Let `path` be analysed again."""
+        self.done.pop(path, None)
+
     def add(self, path, record):
         """Note that `path` is finished. The identity is that of find(): a file that changed meanwhile is done again."""
         identity = self.identities.pop(path, None) or identify(path)
