@@ -176,11 +176,11 @@ def train_noise_level(windows, noisy, split, settings, args):
     path = os.path.join(args.models, NOISE_FILE)
     clean = windows.rows((split == "train") & (windows.source != SYNTHESISED))
     if not len(noisy):
-        write_json(path, as_json(NO_NOISE, settings))
+        write_json(path, as_json(NO_NOISE, settings, args.all_data))
         print(f"\nnoise: no rows in noise to learn from, so short clips are judged as if there were none\n  wrote {path}")
         return
     level = fit_noise_level(clean.features, noisy.features)
-    write_json(path, as_json(level, settings))
+    write_json(path, as_json(level, settings, args.all_data))
     heard = np.concatenate([level.probability(rows.features) >= 0.5 for rows in (clean, noisy)])
     print(f"\nnoise: {heard[len(clean):].mean():.3f} of {len(noisy)} windows in noise are heard as such, "
           f"{heard[:len(clean)].mean():.3f} of the {len(clean)} others\n  wrote {path}")

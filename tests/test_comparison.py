@@ -160,7 +160,8 @@ def report(all_data=False, options=None, **settings):
     return {"training": {"all_data": all_data}, "settings": {"fingerprint": "f", "options": options or {}} | settings}
 
 
-def test_models_that_may_have_seen_test_clips_are_not_tested():
+def test_models_that_may_have_seen_test_clips_are_not_tested(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     fair = {"svm": report(split="group", sources=None, folds=None), "cnn": report(options={"sources": None, "folds": None})}
     refuse_seen_clips("models", fair, "f")
     for unfair, why in [
@@ -173,6 +174,12 @@ def test_models_that_may_have_seen_test_clips_are_not_tested():
         with pytest.raises(ArtifactError, match=why) as caught:
             refuse_seen_clips("models", fair | {"cnn": unfair}, "f")
         assert "\n" not in str(caught.value) and "svm" not in str(caught.value)
+    os.mkdir("models")
+    (tmp_path / "models/noise.json").write_text(json.dumps(report()))
+    refuse_seen_clips("models", fair, "f")
+    (tmp_path / "models/noise.json").write_text(json.dumps(report(all_data=True)))
+    with pytest.raises(ArtifactError, match=r"^noise\.json in models were trained on all clips"):
+        refuse_seen_clips("models", fair, "f")
 
 
 def test_without_test_clips_one_sentence():

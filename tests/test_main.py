@@ -298,6 +298,16 @@ def test_a_missing_model_is_said_plainly(capfd, tmp_path):
     assert "Five of six models vote" in out and why in out and "5 of 5 votes" in out
 
 
+def test_a_missing_noise_level_is_said_plainly(capfd, tmp_path):
+    """Without noise.json short clips in noise are judged otherwise."""
+    ensemble = StandIn()
+    path = write_scene(tmp_path / "a.wav")
+    assert "noise.json" not in detect_json(capfd, "--file", path, ensemble=ensemble)[2]
+    ensemble.noise = None
+    assert detect_json(capfd, "--file", path, ensemble=ensemble)[2] == (
+        "noise.json is missing in models, so short clips are judged as if there were no noise in them: run python train_ml.py\n")
+
+
 def test_without_arguments_the_bundled_clips(capfd, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     status, out, _ = detect(capfd)

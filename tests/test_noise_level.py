@@ -56,7 +56,7 @@ def test_noise_is_told_by_what_differs_whatever_its_unit():
 def test_what_is_written_is_what_is_read(tmp_path):
     rng = np.random.default_rng(1)
     level = fit_noise_level(rng.normal(size=(50, 34)), rng.normal(1, 1, size=(50, 34)))
-    write_json(tmp_path / NOISE_FILE, as_json(level, SETTINGS))
+    write_json(tmp_path / NOISE_FILE, as_json(level, SETTINGS, all_data=False))
     features = rng.normal(size=(9, 34))
     assert read_noise_level(tmp_path).probability(features) == pytest.approx(level.probability(features), abs=0)
     assert read_noise_level(tmp_path / "elsewhere") is None
@@ -71,7 +71,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     (lambda stored: stored["settings"].update(signal={"hop": 1}), "other settings"),
 ])
 def test_a_file_that_does_not_fit_is_refused(tmp_path, change, says):
-    stored = json.loads(json.dumps(as_json(level_of_first_feature(0.9), SETTINGS)))
+    stored = json.loads(json.dumps(as_json(level_of_first_feature(0.9), SETTINGS, all_data=False)))
     change(stored)
     (tmp_path / NOISE_FILE).write_text(json.dumps(stored))
     with pytest.raises(ArtifactError, match=says) as refused:

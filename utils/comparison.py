@@ -7,13 +7,14 @@ import time
 
 import numpy as np
 
-from utils.artifacts import ArtifactError, training_settings
+from utils.artifacts import ArtifactError, read_json, training_settings
 from utils.audio import SAMPLE_RATE, WINDOW, AudioError, read_audio, trim_silence, window_starts
 from utils.calibration import log_odds
 from utils.dataset import EXTRACT, HOW_TO_GROUP, MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
 from utils.evaluation import highest_window, ranking_figures, verdict_figures
 from utils.figures import empty_figure, import_seaborn, save_figure
+from utils.noise_level import NOISE_FILE
 from utils.ranking import recording_probabilities
 from utils.scan import verdicts_alone
 
@@ -199,12 +200,15 @@ def draw_confusion(axis, name, matrix):
 
 
 def refuse_seen_clips(models_dir, reports, fingerprint):
-    """ArtifactError when any of the models may have learned from clips of the test split.
+    """ArtifactError when any of the models, or the noise.json beside them, may have learned from clips of the test split.
 
     reports: {model: its JSON}; fingerprint: of the artifacts of stage 1 whose test split is to be used.
     """
     seen, elsewhere, other_part = [], [], []
-    for name in MODEL_NAMES:
+    noise = os.path.join(models_dir, NOISE_FILE)
+    if os.path.isfile(noise):
+        reports = reports | {NOISE_FILE: read_json(noise, "python train_ml.py")}
+    for name in (*MODEL_NAMES, NOISE_FILE):
         if name not in reports:
             continue
         settings = training_settings(reports[name])

@@ -71,7 +71,7 @@ def read_noise_level(models_dir):
     return level
 
 
-def as_json(level, settings):
-    """A NoiseLevel as train_ml.py writes it: its numbers by the names of the features."""
+def as_json(level, settings, all_data):
+    """A NoiseLevel as train_ml.py writes it: its numbers by the names of the features, and what it was learned from."""
     return {name: dict(zip(FEATURE_NAMES, map(float, getattr(level, name)))) for name in ("mean", "scale", "coefficients")} | {
-        "intercept": level.intercept, "settings": settings}
+        "intercept": level.intercept, "settings": settings, "training": {"all_data": all_data}}

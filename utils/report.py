@@ -139,12 +139,17 @@ class Printer:
             self.say(f"{count(n_threads, 'thread')}{processes}{networks} (--threads, --jobs, --device)")
 
     def missing_models(self):
-        """Lines that say plainly when fewer models vote than should."""
+        """Lines that say plainly when fewer models vote than should, or without what is beside them."""
         missing, names = self.ensemble.missing, self.args.names
-        if not missing:
-            return []
-        voted, of = NUMBERS[len(names) - len(missing)], NUMBERS[len(names)]
-        return [f"{voted.capitalize()} of {of} models vote:", *(f"  {name} does not: {why}" for name, why in missing.items())]
+        lines = []
+        if missing:
+            voted, of = NUMBERS[len(names) - len(missing)], NUMBERS[len(names)]
+            lines = [f"{voted.capitalize()} of {of} models vote:"]
+            lines += [f"  {name} does not: {why}" for name, why in missing.items()]
+        if getattr(self.ensemble, "noise", "of a stand-in") is None:
+            lines.append(f"noise.json is missing in {self.args.models}, so short clips are judged as if there were no noise in "
+                         "them: run python train_ml.py")
+        return lines
 
     def event(self, file, event):
         """An event of a stream that has just ended."""
