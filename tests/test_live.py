@@ -116,6 +116,17 @@ def counted(blocks, log):
         yield block
 
 
+def test_the_command_of_an_event_comes_before_its_output(recording):
+    class Noted(EventCommands):
+        def ended(self, event):
+            order.append("command")
+
+    order = []
+    listen(microphone_playing(recording), LoudEnsemble(), commands=Noted(), stream=io.StringIO(),
+           on_event=lambda event: order.append("output"))
+    assert order == ["command", "output"] * 2
+
+
 def test_dropped_sound_is_counted_and_times_stay_right(recording):
     microphone = microphone_playing(recording, queue_s=2.0)
     microphone.stream.start()

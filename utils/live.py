@@ -316,9 +316,9 @@ def listen(microphone, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, comm
     def each_event(event):
         meter.clear()
         meter.n_events += 1
+        commands.ended(event)  # first: an output that nobody reads must not keep an alarm waiting
         if on_event:
             on_event(event)
-        commands.ended(event)
 
     def each_window(window):
         meter.score(window)
