@@ -239,17 +239,22 @@ def open_journal(args, ensemble, n_inputs):
     """The journal of a run over many files with --resume or --csv, else None."""
     if not args.resume and not (args.csv and n_inputs > 1 and not is_special(args.csv)):
         return None
+    from utils.audio import MIN_PERIOD, QUIET_PEAK
     from utils.background_noise import LEAST_GAIN_DB, OVERSUBTRACTION, QUIETEST
-    from utils.ensemble import MODEL_FILES
+    from utils.ensemble import LEAST_PROBABILITY, MODEL_FILES
     from utils.events import RULE
+    from utils.features import SIGNAL_SETTINGS
     from utils.journal import Journal
     from utils.noise_level import MOST_SHIFT, NOISE_FILE, NOISY_FROM
     from utils.ranking import NEAR_S, SHARPNESS
+    from utils.scan import CLEAR_DB, SCREAM_BAND
 
     files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
     settings = result_settings(args, ensemble) | {
         "calibrations": ensemble.calibrations,
-        "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB},
+        "signal": SIGNAL_SETTINGS | {"quiet_peak": QUIET_PEAK, "least_period": MIN_PERIOD},
+        "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB, "scream_band": SCREAM_BAND,
+                              "clear_db": CLEAR_DB, "least_probability": LEAST_PROBABILITY},
         "ranking": {"near_s": NEAR_S, "sharpness": SHARPNESS},
         "noise": {"from": NOISY_FROM, "most_shift": MOST_SHIFT, "quietest": QUIETEST,
                   "level": sha256_of(noise) if os.path.isfile(noise := os.path.join(args.models, NOISE_FILE)) else None},
