@@ -137,6 +137,13 @@ def test_weights_are_written_with_their_papers(made, tmp_path, monkeypatch):
     assert (tmp_path / "cnn_history.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_place_that_cannot_be_written_is_told_before_training(made, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(training, "random_scenes", None)  # whoever trains fails
+    with pytest.raises(ArtifactError, match="file"):
+        train(made, tmp_path / "file")
+
+
 def test_patience_stops(made, tmp_path, monkeypatch, capsys):
     figures_come_as(monkeypatch, [0.3, 0.9, 0.1])
     train(made, tmp_path, "--epochs", "20", "--patience", "3")

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from utils.artifacts import ArtifactError, atomic_path, check_evaluated, library_versions, read_json, sha256_of, write_json
+from utils.artifacts import (ArtifactError, atomic_path, check_evaluated, check_output, library_versions, read_json, sha256_of,
+                             write_json)
 from utils.augmentation import CONDITIONS, noisy_copies, random_scenes
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
@@ -276,8 +277,9 @@ def train_network(name, args):
         torch.set_num_threads(args.threads)
     device = choose_device(args.device)
     kind = NETWORK_INPUTS[name]
-    data = read_training_data(kind, args)
     weights_path = os.path.join(args.models, f"{name}_model.pth")
+    check_output(weights_path)
+    data = read_training_data(kind, args)
     json_path = os.path.join(args.models, f"{name}_model.json")
     checkpoint_path = os.path.join(args.models, f".{name}_checkpoint.pth")
     evaluated = read_json(json_path, f"train_{name}.py without --all-data") if args.all_data else None
