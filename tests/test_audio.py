@@ -49,6 +49,9 @@ def test_unfinished_wav_begins_at_its_data_chunk(tmp_path, comment):
     notes = b"LIST" + len(comment).to_bytes(4, "little") + comment + bytes(len(comment) % 2)
     (tmp_path / "cut.wav").write_bytes(whole[:4] + bytes(4) + whole[8:at] + notes + b"data" + bytes(4) + whole[at + 8 :])
     assert np.array_equal(read_audio(tmp_path / "cut.wav"), read_audio(tmp_path / "whole.wav"))
+    with audio.open_sound_file(tmp_path / "cut.wav") as opened:
+        assert not opened.source.closed
+    assert opened.source.closed
 
 
 @pytest.mark.parametrize("rate", [8_000, 8_363, 11_025, 16_000, 22_254, 24_000, 32_000, 44_100, 48_000, 96_000])

@@ -33,8 +33,15 @@ class ForwardSoundFile(soundfile.SoundFile):
     the bits that earlier frames hold for them, and up to a fifth of the samples come out wrong (tests/test_audio.py).
     """
 
+    source = None  # the Python file that it reads from, if any: SoundFile leaves such a file open
+
     def seekable(self):
         return False
+
+    def close(self):
+        super().close()
+        if self.source:
+            self.source.close()
 
 
 def printable(path):
@@ -132,8 +139,11 @@ def open_unfinished_wav(path, sound):
     if samples_at is None:
         return sound
     with contextlib.closing(sound):
-        return ForwardSoundFile(FileFrom(path, samples_at), format="RAW", subtype=sound.subtype, endian="LITTLE",
-                                samplerate=sound.samplerate, channels=sound.channels)
+        source = FileFrom(path, samples_at)
+        unfinished = ForwardSoundFile(source, format="RAW", subtype=sound.subtype, endian="LITTLE",
+                                      samplerate=sound.samplerate, channels=sound.channels)
+        unfinished.source = source
+        return unfinished
 
 
 def open_sound_file(path):
