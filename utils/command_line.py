@@ -133,14 +133,7 @@ class ScoredWindows:
 
 def output_writers(args, record, scored, ensemble):
     """Functions that write the outputs asked for beside or about one recording."""
-    from utils import event_files
-
-    if args.audacity:
-        yield lambda: event_files.write_audacity(record)
-    if args.raven:
-        yield lambda: event_files.write_raven(record)
-    if args.clips:
-        yield lambda: event_files.write_clips(record, args.clips)
+    yield from label_and_clip_writers(args, record)
     yield from scored.writers(record)
     if args.explain:
         from utils.explain import explain_recording
@@ -148,16 +141,17 @@ def output_writers(args, record, scored, ensemble):
         yield lambda: explain_recording(record, ensemble, args.explain, hop_samples(args))
 
 
-def missing_writers(args, record):
-    """Functions that write the labels and clips again that are gone since the recording was analysed."""
+def label_and_clip_writers(args, record, only_missing=False):
+    """Functions that write the outputs for which a record is enough; with only_missing, those that are not there."""
     from utils import event_files
 
-    if args.audacity and not os.path.exists(record["file"] + event_files.AUDACITY_SUFFIX):
+    if args.audacity and not (only_missing and os.path.exists(record["file"] + event_files.AUDACITY_SUFFIX)):
         yield lambda: event_files.write_audacity(record)
-    if args.raven and not os.path.exists(record["file"] + event_files.RAVEN_SUFFIX):
+    if args.raven and not (only_missing and os.path.exists(record["file"] + event_files.RAVEN_SUFFIX)):
         yield lambda: event_files.write_raven(record)
     if args.clips:
-        yield lambda: event_files.write_clips(event_files.without_clip(record, args.clips), args.clips)
+        yield lambda: event_files.write_clips(
+            event_files.without_clip(record, args.clips) if only_missing else record, args.clips)
 
 
 def lacks_scores(args, path):
@@ -284,7 +278,9 @@ def analyse_or_recall(inputs, args, ensemble, journal):
     for path, _ in inputs:
         if path in known:
             record, failures = known[path]
-            yield record, write_outputs(record, missing_writers(args, record)) if failures is None else failures
+            if failures is None:  # from the journal
+                failures = write_outputs(record, label_and_clip_writers(args, record, only_missing=True))
+            yield record, failures
             continue
         while turn not in waiting:
             position, record, failures = next(results)
@@ -324,8 +320,6 @@ def detect_files(inputs, args, ensemble, printer):
     """Files one after another, or several at a time: (records with what the summary needs, number of failed files)."""
     from tqdm import tqdm
 
-    from utils.event_files import first_row, write_csv
-
     records, n_failed = [], 0
     journal = open_journal(args, ensemble, len(inputs))
     with journal or contextlib.nullcontext():
@@ -339,10 +333,13 @@ def detect_files(inputs, args, ensemble, printer):
             printer.record(record)
             n_failed += bool(failures)
             records.append({key: record[key] for key in ("file", "duration_s", "events") if key in record})
-        if args.csv and not any("duration_s" in record for record in records) and first_row(args.csv):
-            printer.say(f"{args.csv}: stays as it was, for no recording could be analysed")
-        elif args.csv:
-            write_csv(args.csv, records, result_settings(args, ensemble))
+        if args.csv:
+            from utils.event_files import first_row, write_csv
+
+            if any("duration_s" in record for record in records) or not first_row(args.csv):
+                write_csv(args.csv, records, result_settings(args, ensemble))
+            else:
+                printer.say(f"{args.csv}: stays as it was, for no recording could be analysed")
         if journal and not args.resume:
             journal.remove()  # the run is complete; with --resume it stays, for files that are added later
     return records, n_failed

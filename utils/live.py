@@ -16,13 +16,12 @@ import numpy as np
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, AudioError, printable, resample_blocks
 from utils.events import DEFAULT_SETTINGS
-from utils.pipe import stopped_by_signals
+from utils.pipe import STALL_S, stopped_by_signals
 from utils.scan import local_time, scan
 
 FILE = "microphone"  # the record's "file"
 BLOCK_S = 0.1  # seconds that the sound card hands over at once
 QUEUE_S = 60  # seconds of sound that may wait when scoring falls behind; more is dropped, counted and reported
-STALL_S = 10  # seconds without any sound from the device that count as a failure
 MAX_RUNNING = 4  # commands at a time
 MAX_WAITING = 100  # events whose command has not started yet
 COMMAND_TIMEOUT_S = 60

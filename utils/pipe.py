@@ -19,7 +19,7 @@ WAV_CODINGS = {  # (format tag, bits per sample) -> (numpy type, offset, full sc
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes; from here on it is a placeholder: this one is SoX's, ffmpeg's is 0xFFFFFFFF
 CONTAINERS = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}  # by their first bytes, which raw samples lack
 STREAM_NAME = "standard input"
-STALL_S = 10  # seconds without any sound after which a pipe that is still open is worth a warning
+STALL_S = 10  # seconds without any sound: worth a warning from a pipe that is still open, a failure of a microphone
 AHEAD_BLOCKS = 200  # blocks read ahead of the scoring at most: 20 s of a single channel
 
 
