@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import classification_report
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold, train_test_split
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold, cross_val_predict, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.svm import SVC
@@ -39,6 +39,8 @@ from utils.noise_level import NO_NOISE, NOISE_FILE, as_json, fit_noise_level
 SVM_GRID = {"svc__C": [0.25, 0.5, 1], "svc__gamma": [0.001, 0.002, 0.003]}
 UNTUNED_SVM = {"svc__C": 0.5, "svc__gamma": 0.002}  # where there are too few recordings to choose by
 TUNING_FOLDS = 4
+LEAST_HEARD = 0.02  # of a scream in a copy
+SIGNAL_WEIGHT = 1.5  # of a synthesised siren, beep, note, tone or noise; another sound has 1
 RANDOM_SPLIT_GRID = {"svc__C": [0.5, 1, 4, 16], "svc__gamma": [0.003, 0.01, 0.03, 0.06]}
 PUBLISHED_SEED = 42  # of the published figures that --split random is compared with
 
@@ -53,6 +55,11 @@ def build_pipelines(seed):
     }
 
 
+def enough_recordings(windows):
+    """Whether both labels have enough recordings to deal them to TUNING_FOLDS parts."""
+    return min(len(set(windows.group[windows.label == label])) for label in (0, 1)) >= TUNING_FOLDS
+
+
 def tune_svm(pipeline, windows, args):
     """C and gamma by cross-validation on the training rows: group-aware, judged by average precision.
 
@@ -62,7 +69,7 @@ def tune_svm(pipeline, windows, args):
         folds = StratifiedKFold(5, shuffle=True, random_state=args.seed)
         search = GridSearchCV(pipeline, RANDOM_SPLIT_GRID, scoring="accuracy", cv=folds, n_jobs=args.jobs, refit=False)
     else:
-        if min(len(set(windows.group[windows.label == label])) for label in (0, 1)) < TUNING_FOLDS:
+        if not enough_recordings(windows):
             print(f"SVM: too few recordings to tune it by, so {UNTUNED_SVM}; {HOW_TO_GROUP}")
             return UNTUNED_SVM
         folds = StratifiedGroupKFold(TUNING_FOLDS, shuffle=True, random_state=args.seed)
@@ -120,16 +127,37 @@ def with_copies(rows, copies):
     return np.concatenate([table.features for table in tables]), np.concatenate([table.label for table in tables])
 
 
-def train(name, pipeline, windows, extra, split, evaluated, args):
+def copy_weights(rows, copies, args):
+    """How much each training row counts, float [rows + copies]; screams have mean 1, as other sounds but synthesised signals.
+
+    In some copies the other sound hides the scream, and to learn those as screams costs rank where nothing hides it. So a copy
+    of a scream counts with the square of the probability that a random forest gives it which has not heard its recording.
+    Pure screams then count more, and sirens would be taken for them: synthesised signals count a little more, too.
+    """
+    weights = np.where(np.concatenate([rows.source, copies.source]) == SYNTHESISED, SIGNAL_WEIGHT, 1.0)
+    if not enough_recordings(rows):
+        return weights
+    features, label = with_copies(rows, copies)
+    folds = StratifiedGroupKFold(TUNING_FOLDS, shuffle=True, random_state=args.seed)
+    probability = cross_val_predict(build_pipelines(args.seed)["random_forest"], features, label, cv=folds, n_jobs=args.jobs,
+                                    groups=np.concatenate([rows.group, copies.group]), method="predict_proba")[:, 1]
+    copied_screams = np.flatnonzero((label == 1) & (np.arange(len(label)) >= len(rows)))
+    weights[copied_screams] = np.maximum(probability[copied_screams], LEAST_HEARD) ** 2
+    weights[label == 1] /= weights[label == 1].mean()
+    return weights
+
+
+def train(name, pipeline, windows, extra, weights, split, evaluated, args):
     """Fit one pipeline on the training rows and their augmented copies, in place. Returns its operating point.
 
-    extra: {part of the split: augmented rows}. evaluated: with --all-data the JSON of the evaluated model, whose
-    settings and operating point are kept, else None.
+    extra: {part of the split: augmented rows}. weights: of the training rows and their copies, or None. evaluated: with
+    --all-data the JSON of the evaluated model, whose settings and operating point are kept, else None.
     """
     rows = windows.rows(split == "train")
     if name == "svm":
         pipeline.set_params(**(evaluated["training"]["tuned"] if evaluated else tune_svm(pipeline, rows, args)))
-    pipeline.fit(*with_copies(rows, extra.get("train")))
+    classifier, _ = pipeline.steps[-1]
+    pipeline.fit(*with_copies(rows, extra.get("train")), **{f"{classifier}__sample_weight": weights})
     held_out = windows.rows(split == "validation")
     if evaluated:
         return evaluated["calibration"]
@@ -156,13 +184,15 @@ def save(name, pipeline, calibration, metrics, settings, args):
 
 def train_all(windows, extra, split, settings, args, write=True):
     """Train and evaluate the three pipelines; with `write`, print and save them. Returns {model: {part: figures}}."""
-    figures = {}
+    figures, weights = {}, None
+    if "train" in extra:
+        weights = copy_weights(windows.rows(split == "train"), extra["train"], args)
     for name, pipeline in build_pipelines(args.seed).items():
         json_path = os.path.join(args.models, os.path.splitext(CLASSICAL_FILES[name])[0] + ".json")
         evaluated = read_json(json_path, "train_ml.py without --all-data") if args.all_data else None
         if evaluated:
             check_evaluated(json_path, evaluated, settings)
-        calibration = train(name, pipeline, windows, extra, split, evaluated, args)
+        calibration = train(name, pipeline, windows, extra, weights, split, evaluated, args)
         figures[name] = evaluate(pipeline, windows, split, calibration)
         if write:
             print_figures(name, figures[name])

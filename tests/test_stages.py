@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import make_pipeline
 from conftest import REPOSITORY, synthetic_scream, synthetic_sound
 from synthetic_artifacts import locations, write_artifacts
 
@@ -109,11 +111,12 @@ def test_networks_are_plain_state_dicts_with_a_history(trained):
         assert (folder / f"models/{name}_history.png").read_bytes()[:4] == b"\x89PNG"
 
 
-class FirstFeature:
+class FirstFeature(BaseEstimator):
     """A model whose score is the first feature, by which a row is known again."""
 
-    def fit(self, features, label):
-        self.fitted = features[:, 0]
+    def fit(self, features, label, sample_weight):
+        self.fitted_ = features[:, 0]
+        assert len(sample_weight) == len(features)
 
     def decision_function(self, features):
         return features[:, 0]
@@ -124,7 +127,8 @@ def test_train_ml_learns_from_recordings_of_the_right_part_only(folder, monkeypa
     import train_ml
 
     model, held_out, heard = FirstFeature(), [], []
-    monkeypatch.setattr(train_ml, "build_pipelines", lambda seed: {"random_forest": model})
+    monkeypatch.setattr(train_ml, "build_pipelines", lambda seed: {"random_forest": make_pipeline(model)})
+    monkeypatch.setattr(train_ml, "copy_weights", lambda rows, copies, args: np.ones(len(rows) + len(copies)))
     monkeypatch.setattr(train_ml, "save", lambda *_: None)
     monkeypatch.setattr(train_ml, "fit_calibration", lambda label, score: held_out.extend(score) or {"threshold": 0, "slope": 1})
     monkeypatch.setattr(train_ml, "fit_noise_level", lambda *rows: heard.extend(part[:, 0] for part in rows) or NO_NOISE)
@@ -144,7 +148,7 @@ def test_train_ml_learns_from_recordings_of_the_right_part_only(folder, monkeypa
                       and {part_of[row["group"]], part_of[row.get("mix_group") or row["group"]]} == {part})
 
     clean, in_noise = heard
-    assert sorted(model.fitted) == wanted("train", windows, scenes)
+    assert sorted(model.fitted_) == wanted("train", windows, scenes)
     assert sorted(held_out) == wanted("validation", windows, scenes)
     assert sorted(clean) == wanted("train", windows, but="synthesised") and sorted(in_noise) == wanted("train", noisy)
     for part, rows in (("train", windows), ("train", scenes), ("train", noisy), ("validation", windows), ("validation", scenes)):
