@@ -15,9 +15,10 @@ ARGS = argparse.Namespace(seed=0, jobs=1)
 def table(label, group, features, mixed=False):
     n = len(label)
     return Windows(file=np.array([f"{name}.wav" for name in group], object), label=np.array(label),
-                   features=np.array(features, float), start_s=np.zeros(n), source=np.full(n, "made", object), group=np.array(group, object),
-                   split=np.full(n, "train", object), sound_class=np.full(n, "", object),
-                   mix_group=np.full(n, "rain" if mixed else "", object), mix_source=np.full(n, "made" if mixed else "", object))
+                   features=np.array(features, float), start_s=np.zeros(n), source=np.full(n, "made", object),
+                   group=np.array(group, object), split=np.full(n, "train", object), sound_class=np.full(n, "", object),
+                   mix_group=np.full(n, "rain" if mixed else "", object),
+                   mix_source=np.full(n, "made" if mixed else "", object))
 
 
 @pytest.fixture
