@@ -127,7 +127,7 @@ def test_train_ml_learns_from_recordings_of_the_right_part_only(folder, monkeypa
     import train_ml
 
     model, held_out, heard = FirstFeature(), [], []
-    monkeypatch.setattr(train_ml, "build_pipelines", lambda seed: {"random_forest": make_pipeline(model)})
+    monkeypatch.setattr(train_ml, "build_pipelines", lambda seed: {"logistic_regression": make_pipeline(model)})
     monkeypatch.setattr(train_ml, "copy_weights", lambda rows, copies, args: np.ones(len(rows) + len(copies)))
     monkeypatch.setattr(train_ml, "save", lambda *_: None)
     monkeypatch.setattr(train_ml, "fit_calibration", lambda label, score: held_out.extend(score) or {"threshold": 0, "slope": 1})

@@ -78,3 +78,18 @@ def test_synthesised_signals_count_a_little_more_than_other_sounds(rows_and_copi
 def test_without_recordings_to_judge_by_all_rows_count_alike(rows_and_copies):
     rows, copies = (some.rows(np.isin(some.group, ["scream 0", "scream 1", "other 0", "other 1"])) for some in rows_and_copies)
     np.testing.assert_array_equal(copy_weights(rows, copies, ARGS), np.ones(4 + 8))
+
+
+def test_the_svm_and_the_logistic_regression_learn_with_weights_the_forest_without(rows_and_copies):
+    rows, copies = rows_and_copies
+    weights = np.where(np.arange(24 + 48) < 24, 1.0, 1e-6)  # the copies as good as left out
+    split, evaluated = np.full(24, "train", object), {"calibration": {}, "training": {"tuned": {}}}
+    hidden = copies.features[24:36]  # screams of copies, where other sounds are
+    for name, pipeline in train_ml.build_pipelines(0).items():
+        unweighted = train_ml.build_pipelines(0)[name].fit(*train_ml.with_copies(rows, copies))
+        train_ml.train(name, pipeline, rows, {"train": copies}, weights, split, evaluated, ARGS)
+        score, plain = (train_ml.classical_score(fitted, hidden) for fitted in (pipeline, unweighted))
+        if name == "random_forest":
+            np.testing.assert_array_equal(score, plain)
+        else:
+            assert (score < plain).all(), name
