@@ -136,7 +136,7 @@ def copy_weights(rows, copies, args):
     Pure screams then count more, and sirens would be taken for them: synthesised signals count a little more, too.
     """
     weights = np.where(np.concatenate([rows.source, copies.source]) == SYNTHESISED, SIGNAL_WEIGHT, 1.0)
-    if not enough_recordings(rows):
+    if not len(copies) or not enough_recordings(rows):
         return weights
     features, label = with_copies(rows, copies)
     folds = StratifiedGroupKFold(TUNING_FOLDS, shuffle=True, random_state=args.seed)
