@@ -56,9 +56,11 @@ def build_pipelines(seed):
     }
 
 
-def enough_recordings(windows):
-    """Whether both labels have enough recordings to deal them to TUNING_FOLDS parts."""
-    return min(len(set(windows.group[windows.label == label])) for label in (0, 1)) >= TUNING_FOLDS
+def recording_folds(windows, seed):
+    """Cross-validation over whole recordings of the training rows; None where a label has too few of them."""
+    if min(len(set(windows.group[windows.label == label])) for label in (0, 1)) < TUNING_FOLDS:
+        return None
+    return StratifiedGroupKFold(TUNING_FOLDS, shuffle=True, random_state=seed)
 
 
 def tune_svm(pipeline, windows, args):
@@ -70,10 +72,10 @@ def tune_svm(pipeline, windows, args):
         folds = StratifiedKFold(5, shuffle=True, random_state=args.seed)
         search = GridSearchCV(pipeline, RANDOM_SPLIT_GRID, scoring="accuracy", cv=folds, n_jobs=args.jobs, refit=False)
     else:
-        if not enough_recordings(windows):
+        folds = recording_folds(windows, args.seed)
+        if not folds:
             print(f"SVM: too few recordings to tune it by, so {UNTUNED_SVM}; {HOW_TO_GROUP}")
             return UNTUNED_SVM
-        folds = StratifiedGroupKFold(TUNING_FOLDS, shuffle=True, random_state=args.seed)
         search = GridSearchCV(pipeline, SVM_GRID, scoring="average_precision", cv=folds, n_jobs=args.jobs, refit=False)
     search.fit(windows.features, windows.label, groups=None if args.split == "random" else windows.group)
     print(f"SVM: {search.best_params_}, cross-validated {search.scoring.replace('_', ' ')} {search.best_score_:.3f}")
@@ -136,13 +138,13 @@ def copy_weights(rows, copies, args):
     Pure screams then count more, and sirens would be taken for them: synthesised signals count a little more, too.
     """
     weights = np.where(np.concatenate([rows.source, copies.source]) == SYNTHESISED, SIGNAL_WEIGHT, 1.0)
-    if not len(copies) or not enough_recordings(rows):
+    folds = recording_folds(rows, args.seed)
+    if not folds or not len(copies):
         return weights
     features, label = with_copies(rows, copies)
-    folds = StratifiedGroupKFold(TUNING_FOLDS, shuffle=True, random_state=args.seed)
     probability = cross_val_predict(build_pipelines(args.seed)["random_forest"], features, label, cv=folds, n_jobs=args.jobs,
                                     groups=np.concatenate([rows.group, copies.group]), method="predict_proba")[:, 1]
-    copied_screams = np.flatnonzero((label == 1) & (np.arange(len(label)) >= len(rows)))
+    copied_screams = len(rows) + np.flatnonzero(copies.label == 1)
     weights[copied_screams] = np.maximum(probability[copied_screams], LEAST_HEARD) ** 2
     weights[label == 1] /= weights[label == 1].mean()
     return weights
@@ -224,7 +226,7 @@ def main(argv=None):
     parser.add_argument("--split", choices=["group", "random"], default="group",
                         help="random: 80/20 without groups, as others report")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(),
-                        help="processes for the SVM's grid search (default: one per core)")
+                        help="processes that search the SVM's settings and hear the copies (default: one per core)")
     args = parser.parse_args(argv)
     check_split_options(parser, args)
     if args.jobs < 1:
