@@ -117,7 +117,7 @@ def described(clips, args):
 def write_spectrograms(clips, args, paths):
     """Describe every clip and every signal, and write both spectrogram files.
 
-    Returns ([(clip, features [n, 34], start_s [n])] of what could be read, failures).
+    Returns ([(clip, features [n, 34], start_s [n], level_db [n])] of what could be read, failures).
     """
     readable, failures = [], []
     stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
@@ -129,10 +129,10 @@ def write_spectrograms(clips, args, paths):
             failures.append(result)
             print(f"skipped: {result}", file=sys.stderr)
             continue
-        features, stft_db, mel_db, start_s = result
+        features, stft_db, mel_db, start_s, level_db = result
         stft_file.append(stft_db)
         mel_file.append(mel_db)
-        readable.append((clip, features, start_s))
+        readable.append((clip, features, start_s, level_db))
     stft_file.close()
     mel_file.close()
     return readable, failures
@@ -143,7 +143,7 @@ def keep_copies_together(readable):
 
     Returns the clips that could be read, without the synthesised signals, and how many groups were joined.
     """
-    recorded = [(clip, features) for clip, features, _ in readable if clip.source != SYNTHESISED]
+    recorded = [(clip, features) for clip, features, _, _ in readable if clip.source != SYNTHESISED]
     joined = join_near_copies([clip.group for clip, features in recorded for _ in features],
                               np.concatenate([features for _, features in recorded]))
     n_joined = len(joined) - len(set(joined.values()))
@@ -153,15 +153,15 @@ def keep_copies_together(readable):
 def write_table(path, readable, clips, splits):
     """Write the row of each window: its features, and the group and the split of its clip."""
     place = {clip.path: (clip.group, split) for clip, split in zip(clips, splits)}
-    place |= {clip.path: (clip.group, "train") for clip, _, _ in readable if clip.source == SYNTHESISED}
+    place |= {clip.path: (clip.group, "train") for clip, *_ in readable if clip.source == SYNTHESISED}
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as table:
         rows = csv.writer(table)
-        rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class"])
-        for clip, features, start_s in readable:
+        rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class", "level_db"])
+        for clip, features, start_s, level_db in readable:
             group, split = place[clip.path]
-            for values, start in zip(features, start_s):
+            for values, start, level in zip(features, start_s, level_db):
                 rows.writerow([clip.path, clip.label, *(f"{v:.9g}" for v in values), f"{start:.4f}",
-                               clip.source, group, split, clip.sound_class])
+                               clip.source, group, split, clip.sound_class, f"{level:.2f}"])
 
 
 def choose_noises(clips, seed):
@@ -221,13 +221,13 @@ def warn_of_missing_parts(clips, splits):
 
 def print_summary(readable, failures, n_joined, n_augmented, seconds):
     counts = collections.Counter()
-    for clip, features, _ in readable:
+    for clip, features, *_ in readable:
         counts[clip.source, clip.label, "clips"] += 1
         counts[clip.source, clip.label, "windows"] += len(features)
     print(f"\n{'source':24} {'label':12} {'clips':>7} {'windows':>8}")
     for source, label in sorted({key[:2] for key in counts}):
         print(f"{source:24} {label:12} {counts[source, label, 'clips']:7} {counts[source, label, 'windows']:8}")
-    n_windows = sum(len(features) for _, features, _ in readable)
+    n_windows = sum(len(features) for _, features, *_ in readable)
     print(f"{len(readable)} clips, {n_windows} windows, {n_augmented} augmented rows, {len(failures)} failures, {seconds:.0f} s")
     if n_joined:
         print(f"{n_joined} groups joined to others that hold nearly the same sounds: these stay on one side of the split")
@@ -265,7 +265,7 @@ def main(argv=None):
         splits = split_clips(clips, args.seed)
         warn_of_missing_parts(clips, splits)
         write_table(table, readable, clips, splits)
-        labels = [int(clip.label == "scream") for clip, features, _ in readable for _ in features]
+        labels = [int(clip.label == "scream") for clip, features, *_ in readable for _ in features]
         with open(label_file, "wb") as file:
             np.save(file, np.array(labels, np.int64))
         to_augment = [] if args.no_augment else clips

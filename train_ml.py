@@ -105,7 +105,7 @@ def evaluate(pipeline, windows, split, calibration):
         if not len(rows):
             continue
         probability = probability_of(classical_score(pipeline, rows.features), calibration)
-        figures[part] = clip_figures(rows.file, rows.label, rows.start_s, probability)
+        figures[part] = clip_figures(rows, probability)
         if part == "test":
             label, highest = highest_window(rows.file, rows.label, probability)
             figures[part]["train_test_accuracy_gap"] = figures["train"]["accuracy"] - figures[part]["accuracy"]

@@ -39,3 +39,15 @@ class StandIn:
     def combine(self, probabilities):
         mean, votes = probabilities.mean(axis=1), (probabilities >= 0.5).sum(axis=1)
         return mean, votes, 2 * votes + (mean >= 0.5) > probabilities.shape[1]
+
+
+def scene(seconds, screams, snr=30.0, seed=0):
+    """Pink-ish noise with tones of 2 kHz, roughened at 70 Hz, at the given (onset, duration) in seconds."""
+    rng = np.random.default_rng(seed)
+    sound = np.convolve(rng.standard_normal(round(seconds * SAMPLE_RATE)), np.ones(8) / 8, "same") * 0.01
+    for onset, duration in screams:
+        time = np.arange(round(duration * SAMPLE_RATE)) / SAMPLE_RATE
+        tone = np.sin(2 * np.pi * 2000 * time) * (1 + 0.5 * np.sin(2 * np.pi * 70 * time))
+        first = round(onset * SAMPLE_RATE)
+        sound[first : first + len(tone)] += tone * 0.01 * 10 ** (snr / 20) * 0.35
+    return sound.astype(np.float32)

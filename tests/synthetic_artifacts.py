@@ -29,13 +29,13 @@ def write_artifacts(folder, n_clips=60, seed=0):
         split = SPLITS[(0, 0, 1, 0, 2)[clip // 2 % 5]]
         for start in (0.0, 1.4744):
             values = [f"{value:.9g}" for value in rng.normal(1.5 * scream, 1, len(FEATURE_NAMES))]
-            rows.append([f"clips/{clip}.wav", label, *values, start, source, group, split, sound_class])
+            rows.append([f"clips/{clip}.wav", label, *values, start, source, group, split, sound_class, -20 - 5 * start])
             labels.append(int(scream))
         values = [f"{value:.9g}" for value in rng.normal(1.5 * scream, 1, len(FEATURE_NAMES))]
         background = f"group-{(clip + 2) % n_clips // 2}"
         copies.append([f"clips/{clip}.wav", label, *values, source, group, sound_class, source, background])
     for path, last_columns, table in [
-            (paths["audio_features.csv"], ["start_s", "source", "group", "split", "sound_class"], rows),
+            (paths["audio_features.csv"], ["start_s", "source", "group", "split", "sound_class", "level_db"], rows),
             (paths[AUGMENTED_CSV], ["source", "group", "sound_class", "mix_source", "mix_group"], copies),
             (paths[NOISE_CSV], ["source", "group", "sound_class", "mix_source", "mix_group"], copies)]:
         with open(path, "w", newline="") as file:

@@ -15,16 +15,18 @@ import pytest
 import soundfile
 from stand_in import sounding
 from synthetic_artifacts import write_artifacts
+from window_table import window_table
 
 from utils.artifacts import ArtifactError
 from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
                               plot_comparison, refuse_seen_clips, reliability, score_rows, stored_window, warn_of_few_clips)
 from utils.audio import SAMPLE_RATE, WINDOW, clean_window
 from utils.background_noise import subtract_own_noise
-from utils.dataset import Clip, Windows, read_windows
+from utils.dataset import Clip, read_windows
 from utils.ensemble import MODEL_FILES, combine
 from utils.extraction import describe_clip
 from utils.features import describe_window
+from utils.loudness import window_level
 from utils.noise_level import NOISE_FILE, NoiseLevel
 from utils.ranking import recording_probabilities
 from utils.tables import markdown_table, write_csv, write_text
@@ -35,10 +37,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 def windows_of(rows):
     """Windows from (file, label, source, sound class)."""
-    file, label, source, sound_class = (np.array(column, dtype=object) for column in zip(*rows))
-    empty = np.full(len(rows), "")
-    return Windows(file=file, label=label.astype(int), features=np.zeros((len(rows), 34)), start_s=np.zeros(len(rows)),
-                   source=source, group=empty, split=empty, sound_class=sound_class, mix_group=empty, mix_source=empty)
+    file, label, source, sound_class = zip(*rows)
+    return window_table(file, label, source=source, sound_class=sound_class)
 
 
 class ThreeModels:
@@ -59,7 +59,7 @@ PROBABILITIES = np.array([[0.9, 0.1, 0.2], [0.2, 0.6, 0.7], [0.6, 0.1, 0.1], [0.
 def test_a_clip_is_ranked_as_a_recording_and_is_called_if_one_window_is():
     label, scores = clip_scores(WINDOWS, ROWS, ThreeModels(), PROBABILITIES)
     assert label.tolist() == [1, 0]
-    ranked = recording_probabilities(WINDOWS.file[ROWS], WINDOWS.start_s[ROWS], PROBABILITIES[:, 0])
+    ranked = recording_probabilities(WINDOWS.rows(ROWS), PROBABILITIES[:, 0])
     assert scores["svm"][0].tolist() == ranked.tolist() and 0.2 < ranked[0] < 0.9 and 0.1 < ranked[1] < 0.6
     assert scores["svm"][1].tolist() == [True, True] and scores["cnn_mel"][1].tolist() == [True, False]
     # two of three say scream in one window of a; in b each window has one vote, and votes of two windows do not add up
@@ -72,13 +72,14 @@ def test_the_samples_of_a_stored_window_are_those_that_stage_1_described(tmp_pat
     rng, path = np.random.default_rng(0), tmp_path / "clip.wav"
     samples = np.concatenate([np.zeros(7_001), rng.uniform(-0.5, 0.5, 100_003), np.zeros(9_000)])
     soundfile.write(path, samples, SAMPLE_RATE)
-    features, _, _, start_s = describe_clip(Clip(str(path), "scream", "s", "g", "c"))
+    features, _, _, start_s, level_db = describe_clip(Clip(str(path), "scream", "s", "g", "c"))
     assert len(features) == 3
     windows = windows_of([(str(path), 1, "s", "c")] * 3)
     windows.start_s[:] = np.round(start_s, 4)
     for row in (2, 0, 1):
         described, _, _ = describe_window(clean_window(stored_window(windows, row)))
         np.testing.assert_array_equal(described, features[row])
+        assert level_db[row] == window_level(stored_window(windows, row)), "as main.py hears it"
 
 
 def test_a_clip_that_has_changed_is_refused(tmp_path):

@@ -11,9 +11,11 @@ import pytest
 from conftest import LAYOUTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from window_table import window_table
 
 from utils import dataset
 from utils.artifacts import ArtifactError
+from utils.comparison import stored_window
 from utils.dataset import (
     AUGMENTED_CSV,
     LABELS_NPY,
@@ -22,7 +24,6 @@ from utils.dataset import (
     SPLITS,
     STFT_NPY,
     Clip,
-    Windows,
     choose_split,
     copies_of,
     each_file_once,
@@ -39,6 +40,7 @@ from utils.dataset import (
     spread_groups,
 )
 from utils.features import FEATURE_NAMES
+from utils.loudness import window_level
 
 
 def touch(folder, *paths):
@@ -61,16 +63,8 @@ def make_windows(clips, splits):
     """A table with two windows per clip, its features all zero."""
     rows = [(clip, split) for clip, split in zip(clips, splits) for _ in range(2)]
 
-    def column(values):
-        return np.array(values, dtype=object)
-
-    empty = column([""] * len(rows))
-    return Windows(
-        file=column([c.path for c, _ in rows]), label=np.array([int(c.label == "scream") for c, _ in rows]),
-        features=np.zeros((len(rows), 34)), start_s=np.zeros(len(rows)), source=column([c.source for c, _ in rows]),
-        group=column([c.group for c, _ in rows]), split=column([s for _, s in rows]),
-        sound_class=column([c.sound_class for c, _ in rows]), mix_group=empty, mix_source=empty,
-    )
+    return window_table([c.path for c, _ in rows], [c.label == "scream" for c, _ in rows], split=[s for _, s in rows],
+                        **{name: [getattr(c, name) for c, _ in rows] for name in ("source", "group", "sound_class")})
 
 
 SEVERAL_SOURCES = {("scream", "home"): [3, 1, 4, 1, 5, 9, 2, 6], ("non_scream", "home"): [10] * 10, ("scream", "game"): [1] * 20,
@@ -410,6 +404,16 @@ def test_artifacts_are_aligned_row_by_row(tiny_data_set, tiny_artifacts):
     np.testing.assert_allclose(floor.mean(axis=(1, 2)) * np.sqrt(128), table.features[:, 0], rtol=2e-3, atol=0.5)
     columns = list(pd.read_csv(tiny_artifacts / "audio_features.csv", nrows=1).columns)
     assert columns[:40] == ["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split"]
+
+
+def test_the_table_tells_how_loud_each_window_is(tiny_artifacts, tmp_path):
+    table = read_windows(tiny_artifacts / "audio_features.csv")
+    recorded = np.flatnonzero(table.source != dataset.SYNTHESISED)
+    assert table.level_db[recorded] == pytest.approx([window_level(stored_window(table, row)) for row in recorded], abs=0.0051)
+    assert len(set(table.level_db)) > 20
+    bare = pd.read_csv(tiny_artifacts / "audio_features.csv").drop(columns="level_db")
+    bare.to_csv(tmp_path / "bare.csv", index=False)
+    assert not read_windows(tmp_path / "bare.csv").level_db.any(), "all alike where a table does not tell"
 
 
 def test_stored_split_is_group_safe(tiny_artifacts):

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from window_table import window_table
 
 from utils.evaluation import clip_figures, highest_window, ranking_figures, recall_at, verdict_figures
 
@@ -65,13 +66,12 @@ def test_a_clip_counts_with_its_highest_window():
 
 
 def test_clip_figures_count_clips_call_at_one_half_and_rank_as_recordings():
-    file = np.array(["a", "a", "b", "c", "c", "d"], dtype=object)
-    label = np.array([1, 1, 0, 0, 0, 1])
-    start_s = np.array([0, 1.0, 0, 0, 1.0, 0])
-    figures = clip_figures(file, label, start_s, np.array([0.1, 0.5, 0.4999, 0.2, 0.8, 0.3]))
+    file, label, start_s = list("aabccd"), [1, 1, 0, 0, 0, 1], np.array([0, 1.0, 0, 0, 1.0, 0])
+    probability = np.array([0.1, 0.5, 0.4999, 0.2, 0.8, 0.3])
+    figures = clip_figures(window_table(file, label, start_s=start_s), probability)
     assert (figures["clips"], figures["screams"]) == (4, 2)
     assert figures["confusion_matrix"] == [[1, 1], [1, 1]]  # one window of a and of c reaches 0.5
     assert figures["roc_auc"] == 0  # but beside its other window a ranks below b
-    figures = clip_figures(file, label, 10 * start_s, np.array([0.1, 0.5, 0.4999, 0.2, 0.8, 0.3]))
+    figures = clip_figures(window_table(file, label, start_s=10 * start_s), probability)
     assert figures["roc_auc"] == 1 / 4  # ten seconds apart they do not change each other
     assert all(isinstance(v, (float, int, list)) for v in figures.values())  # goes into JSON

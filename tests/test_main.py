@@ -606,7 +606,7 @@ def test_records_of_another_rule_or_operating_point_are_not_recalled(capfd, tmp_
     recalibrated.calibrations = {"svm": {"threshold": 1.0, "slope": 1.0}}
     with pytest.raises(ArtifactError, match=r"other settings \(calibrations\)"):
         detect_json(capfd, *options, ensemble=recalibrated)
-    for changed, name in (("utils.scan.CLEAR_DB", "event_rule"), ("utils.audio.MIN_PERIOD", "signal")):
+    for changed, name in (("utils.loudness.CLEAR_DB", "event_rule"), ("utils.audio.MIN_PERIOD", "signal")):
         with monkeypatch.context() as upgrade, pytest.raises(ArtifactError, match=rf"other settings \({name}\)"):
             upgrade.setattr(changed, 5)
             detect_json(capfd, *options, ensemble=StandIn())

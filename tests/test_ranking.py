@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from window_table import window_table
 
 from utils.calibration import log_odds
 from utils.ranking import RecordingProbability, recording_probabilities
@@ -14,20 +15,23 @@ def probability_of_log_odds(score):
     return 1 / (1 + np.exp(-np.asarray(score, float)))
 
 
-def recording(scores, starts=None):
-    """RecordingProbability of windows with these log-odds, as log-odds."""
-    ranked = RecordingProbability()
-    for start_s, score in zip(np.arange(len(scores)) * HOP_S if starts is None else starts, scores):
-        ranked.add(start_s, probability_of_log_odds(score))
+def recording(scores, starts=None, levels=None):
+    """RecordingProbability of windows with these log-odds, as log-odds; all are as loud as each other unless levels say more."""
+    ranked, n = RecordingProbability(), len(scores)
+    starts = np.arange(n) * HOP_S if starts is None else starts
+    for start_s, score, level_db in zip(starts, scores, np.zeros(n) if levels is None else levels):
+        ranked.add(start_s, probability_of_log_odds(score), level_db)
     return float(log_odds(ranked.finish()))
 
 
-def plain(starts, scores):
-    """The same by its definition: around each window the neighbours within three half windows, weights odds squared."""
+def plain(starts, scores, levels):
+    """The same by its definition: around each window the neighbours within five half windows, weights odds times power, of which
+    a neighbour has at most that of the window itself."""
     means = []
-    for start in starts:
-        near = np.abs(starts - start) <= 3 * HOP_S + 0.01
-        means.append(np.average(scores[near], weights=np.exp(2 * (scores[near] - scores.max()))))
+    for start, level in zip(starts, levels):
+        near = np.abs(starts - start) <= 5 * HOP_S + 0.01
+        power = 10 ** (np.minimum(levels[near], level) / 10)
+        means.append(np.average(scores[near], weights=np.exp(scores[near]) * power))
     return max(means)
 
 
@@ -35,7 +39,7 @@ def test_no_window_and_silence_are_improbable():
     ranked = RecordingProbability()
     assert ranked.finish() == 0
     for start_s in range(5):
-        ranked.add(start_s, 0.0)
+        ranked.add(start_s, 0.0, -144.0)
     assert ranked.finish() < 1e-12
 
 
@@ -44,50 +48,68 @@ def test_no_window_and_silence_are_improbable():
 def test_windows_that_agree_count_as_one(n, probability):
     ranked = RecordingProbability()
     for index in range(n):
-        ranked.add(index * HOP_S, probability)
+        ranked.add(index * HOP_S, probability, -20.0 - index)
     assert ranked.finish() == pytest.approx(probability, abs=1e-12)
 
 
-def test_neighbours_count_with_the_square_of_their_odds():
-    assert recording([2.0, 0.0]) == pytest.approx(2 / (1 + np.exp(-4)))
-    assert recording([0.0, 2.0, 1.0]) == pytest.approx((2 + np.exp(-2)) / (1 + np.exp(-2) + np.exp(-4)))
+def test_neighbours_count_with_their_odds():
+    assert recording([2.0, 0.0]) == pytest.approx(2 / (1 + np.exp(-2)))
+    assert recording([0.0, 2.0, 1.0]) == pytest.approx((2 + np.exp(-1)) / (1 + np.exp(-1) + np.exp(-2)))
+
+
+def test_a_quieter_neighbour_counts_less_and_a_louder_one_no_more():
+    odds = np.exp(-2)
+    for quieter_db, power in ((3, 10**-0.3), (20, 0.01)):
+        assert recording([2.0, 0.0], levels=[-10, -10 - quieter_db]) == pytest.approx(2 / (1 + odds * power))
+    assert recording([2.0, 0.0], levels=[-10, 0]) == pytest.approx(2 / (1 + odds)), "a bang beside a scream"
+
+
+def test_a_background_of_any_length_changes_a_louder_scream_little():
+    assert recording([-2.0] * 5 + [1.0] + [-2.0] * 5, levels=[-40] * 5 + [-15] + [-40] * 5) == pytest.approx(1.0, abs=0.01)
+
+
+def test_all_levels_may_be_higher_or_lower():
+    scores, levels = [0.3, -1.0, 0.9, -2.0], np.array([-30.0, -12.0, -20.0, -50.0])
+    assert recording(scores, levels=levels - 60) == pytest.approx(recording(scores, levels=levels))
 
 
 def test_silence_beside_a_scream_does_not_count_against_it():
     assert recording([-30.0, 1.5, -30.0]) == pytest.approx(1.5)
 
 
-@pytest.mark.parametrize("apart_s, is_neighbour", [(3 * HOP_S, True), (4 * HOP_S, False)])
-def test_only_windows_within_three_half_windows_are_neighbours(apart_s, is_neighbour):
-    expected = 1 / (1 + np.exp(-2)) if is_neighbour else 1.0
+@pytest.mark.parametrize("apart_s, is_neighbour", [(5 * HOP_S, True), (6 * HOP_S, False)])
+def test_only_windows_within_five_half_windows_are_neighbours(apart_s, is_neighbour):
+    expected = 1 / (1 + np.exp(-1)) if is_neighbour else 1.0
     assert recording([1.0, 0.0], [0.0, apart_s]) == pytest.approx(expected)
     assert recording([0.0, 1.0], [0.0, apart_s]) == pytest.approx(expected)
 
 
 def test_what_is_far_away_changes_nothing():
     around = [-1.0, 0.5, 2.0, 0.0, -2.0, -1.0, -3.0]
-    assert recording([-4.0] * 500 + around + [-4.0] * 500) == pytest.approx(recording([-4.0] * 6 + around + [-4.0] * 6))
+    assert recording([-4.0] * 500 + around + [-4.0] * 500) == pytest.approx(recording([-4.0] * 10 + around + [-4.0] * 10))
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_window_by_window_it_is_the_same_as_all_at_once(seed):
     rng = np.random.default_rng(seed)
-    starts = np.cumsum(rng.choice([0.3, 1.0, HOP_S, 6.0], 60))
-    scores = rng.normal(-1, 2, 60)
-    assert recording(scores, starts) == pytest.approx(plain(starts, scores))
-    assert scores.min() <= recording(scores, starts) <= scores.max()
+    starts = np.cumsum(rng.choice([0.3, 1.0, HOP_S, 9.0], 60))
+    scores, levels = rng.normal(-1, 2, 60), rng.uniform(-60, 0, 60)
+    assert recording(scores, starts, levels) == pytest.approx(plain(starts, scores, levels))
+    assert scores.min() <= recording(scores, starts, levels) <= scores.max()
 
 
 def test_a_long_recording_takes_no_more_memory():
     ranked = RecordingProbability()
     for index in range(10_000):
-        ranked.add(index * HOP_S, 0.1)
-        assert len(ranked.windows) <= 8
+        ranked.add(index * HOP_S, 0.1, -30.0)
+        assert len(ranked.windows) <= 12
 
 
 def test_a_table_of_windows_gives_each_file_in_order_of_its_name():
-    file = np.array(["b", "a", "b", "c", "b"], dtype=object)
-    start_s = np.array([5 * HOP_S, 0.0, 0.0, 0.0, HOP_S])
+    start_s = np.array([7 * HOP_S, 0.0, 0.0, 0.0, HOP_S])
+    level_db = np.array([-20.0, -30.0, -10.0, 0.0, -15.0])
     scores = np.array([1.0, -2.0, 0.5, 3.0, -1.0])
-    expected = [-2.0, plain(np.array([0, HOP_S, 5 * HOP_S]), np.array([0.5, -1.0, 1.0])), 3.0]
-    assert log_odds(recording_probabilities(file, start_s, probability_of_log_odds(scores))).tolist() == pytest.approx(expected)
+    of_b = plain(np.array([0, HOP_S, 7 * HOP_S]), np.array([0.5, -1.0, 1.0]), np.array([-10.0, -15.0, -20.0]))
+    table = window_table(list("babcb"), [1] * 5, start_s=start_s, level_db=level_db)
+    ranked = recording_probabilities(table, probability_of_log_odds(scores))
+    assert log_odds(ranked).tolist() == pytest.approx([-2.0, of_b, 3.0])

@@ -16,24 +16,14 @@ import soundfile
 
 from utils.audio import (SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, clean_window, read_audio, read_blocks,
                          without_offset)
-from stand_in import StandIn
+from stand_in import StandIn, scene
+from window_table import window_table
 from utils.background_noise import noise_power, subtract_noise
 from utils.events import SAME_SOUND_S, EventSettings
+from utils.loudness import loud_part
 from utils.ranking import recording_probabilities
 from utils.pipe import AHEAD_BLOCKS, ReadAhead, read_exactly, read_stream, read_wav_header
-from utils.scan import RecentSamples, ScoredWindow, loud_part, loud_samples, scan, score_windows, second_look
-
-
-def scene(seconds, screams, snr=30.0, seed=0):
-    """Pink-ish noise with tones of 2 kHz, roughened at 70 Hz, at the given (onset, duration) in seconds."""
-    rng = np.random.default_rng(seed)
-    sound = np.convolve(rng.standard_normal(round(seconds * SAMPLE_RATE)), np.ones(8) / 8, "same") * 0.01
-    for onset, duration in screams:
-        time = np.arange(round(duration * SAMPLE_RATE)) / SAMPLE_RATE
-        tone = np.sin(2 * np.pi * 2000 * time) * (1 + 0.5 * np.sin(2 * np.pi * 70 * time))
-        first = round(onset * SAMPLE_RATE)
-        sound[first : first + len(tone)] += tone * 0.01 * 10 ** (snr / 20) * 0.35
-    return sound.astype(np.float32)
+from utils.scan import RecentSamples, ScoredWindow, scan, score_windows, second_look
 
 
 def cut(samples, size):
@@ -89,8 +79,9 @@ def test_record_shows_the_strongest_window():
     windows = []
     record = scan([scene(30, [(11.0, 2.0)])], StandIn(), on_window=windows.append)
     best = max(windows, key=lambda window: window.probability)
-    ranked = recording_probabilities(np.full(len(windows), "a"), np.array([window.start_s for window in windows]),
-                                     np.array([window.probability for window in windows]))
+    table = window_table(["a"] * len(windows), [1] * len(windows), start_s=[window.start_s for window in windows],
+                         level_db=[window.band_level_db for window in windows])
+    ranked = recording_probabilities(table, np.array([window.probability for window in windows]))
     assert record["probability"] == pytest.approx(ranked[0], abs=1e-6) and 0 < ranked[0] < best.probability
     assert record["votes"] == best.votes
     assert [vote["probability"] for vote in record["models"].values()] == pytest.approx(best.probabilities, abs=1e-6)
@@ -106,16 +97,6 @@ def test_cores_touch_and_cover_the_recording():
             assert windows[-1].core[1] == pytest.approx(n_samples / SAMPLE_RATE)
             for one, following in itertools.pairwise(windows):
                 assert one.core[1] == pytest.approx(following.core[0])
-
-
-def test_loud_part():
-    start, end = loud_part(scene(WINDOW_S, [(1.0, 0.8)]))
-    assert (start, end) == (pytest.approx(1.0, abs=0.1), pytest.approx(1.8, abs=0.1))
-    assert loud_part(scene(WINDOW_S, [])) is None  # steady noise
-    at = np.arange(WINDOW) / SAMPLE_RATE
-    for hz in (300, 8000):  # louder than the scream, but not where screams are loud
-        rumble = 0.5 * np.sin(2 * np.pi * hz * at) * (at > 2.2)
-        assert loud_part(scene(WINDOW_S, [(1.0, 0.8)]) + rumble) == pytest.approx((start, end), abs=0.03)
 
 
 def test_events_come_as_soon_as_they_end():
@@ -372,7 +353,7 @@ def scan_probabilities(monkeypatch, probabilities, votes=4, heard=1.0, heard_bef
     heard, heard_before: what a second look hears in the window that is judged, and in those before it.
     """
     starts = np.arange(len(probabilities)) * 1.4745
-    windows = [ScoredWindow(start, start + WINDOW_S, (start, start + 1.4), 0.0, np.full(6, p), p,
+    windows = [ScoredWindow(start, start + WINDOW_S, (start, start + 1.4), 0.0, 0.0, np.full(6, p), p,
                             votes * (p >= 0.5), p >= 0.5) for start, p in zip(starts, probabilities)]
     silence = [np.zeros(int(len(windows) * 1.5 * SAMPLE_RATE), np.float32)]  # so long that all events lie inside
     monkeypatch.setattr("utils.scan.score_windows", lambda blocks, *_: [*zip(blocks)] and windows)
@@ -487,11 +468,6 @@ def test_nothing_is_heard_in_silence_on_a_second_look():
     recent = RecentSamples()
     recent.add(np.zeros(30 * SAMPLE_RATE, np.float32))
     assert second_look(recent, StandIn(), 25.0, [25.0, 20.0]).tolist() == [0.0, 0.0]
-
-
-def test_all_is_looked_at_again_where_no_part_is_louder():
-    steady = scene(WINDOW_S, [])
-    assert loud_part(steady) is None and loud_samples(steady) is steady
 
 
 def test_the_second_look_is_the_same_however_the_sound_arrives(monkeypatch):

@@ -4,21 +4,18 @@ import argparse
 
 import numpy as np
 import pytest
+from window_table import window_table
 
 import train_ml
 from train_ml import copy_weights
-from utils.dataset import Windows
 
 ARGS = argparse.Namespace(seed=0, jobs=1)
 
 
 def table(label, group, features, mixed=False):
     n = len(label)
-    return Windows(file=np.array([f"{name}.wav" for name in group], object), label=np.array(label),
-                   features=np.array(features, float), start_s=np.zeros(n), source=np.full(n, "made", object),
-                   group=np.array(group, object), split=np.full(n, "train", object), sound_class=np.full(n, "", object),
-                   mix_group=np.full(n, "rain" if mixed else "", object),
-                   mix_source=np.full(n, "made" if mixed else "", object))
+    return window_table([f"{name}.wav" for name in group], label, features=features, source=["made"] * n, group=group,
+                        split=["train"] * n, mix_group=["rain" if mixed else ""] * n, mix_source=["made" if mixed else ""] * n)
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_figures_are_those_of_the_saved_weights(made, tmp_path, monkeypatch):
         rows = np.flatnonzero(windows.split == part)
         logits = score_windows(network.to(memory_format=torch.channels_last), spectrograms, rows, torch.device("cpu"))
         probability = training.probability_of(logits, report["calibration"])
-        figures = training.clip_figures(windows.file[rows], windows.label[rows], windows.start_s[rows], probability)
+        figures = training.clip_figures(windows.rows(rows), probability)
         assert figures["clips"] == report["metrics"][part]["clips"]
         assert figures["confusion_matrix"] == report["metrics"][part]["confusion_matrix"]
         assert figures["roc_auc"] == pytest.approx(report["metrics"][part]["roc_auc"])

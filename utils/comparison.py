@@ -87,16 +87,15 @@ def clip_scores(windows, rows, ensemble, probabilities):
     A clip's probability is that of utils.ranking, as main.py gives it. A model calls it a scream if one window
     reaches 0.5, the vote if it does so with one window as in a recording of a few seconds.
     """
-    file, label, start_s = windows.file[rows], windows.label[rows], windows.start_s[rows]
-    scores = {}
+    tested, scores = windows.rows(rows), {}
     for column, name in enumerate(ensemble.names):
         probability = probabilities[:, column]
-        scores[name] = (recording_probabilities(file, start_s, probability),
-                        highest_window(file, label, probability)[1] >= 0.5)
+        scores[name] = (recording_probabilities(tested, probability),
+                        highest_window(tested.file, tested.label, probability)[1] >= 0.5)
     probability, _, _ = ensemble.combine(probabilities)
-    verdict = verdicts_alone(ensemble, probabilities, windows.features[rows], lambda index: stored_window(windows, rows[index]))
-    clip_label, called = highest_window(file, label, verdict.astype(float))
-    scores[VOTE] = recording_probabilities(file, start_s, probability), called > 0.5
+    verdict = verdicts_alone(ensemble, probabilities, tested.features, lambda index: stored_window(tested, index))
+    clip_label, called = highest_window(tested.file, tested.label, verdict.astype(float))
+    scores[VOTE] = recording_probabilities(tested, probability), called > 0.5
     return clip_label, scores
 
 
@@ -122,10 +121,11 @@ def figures_of(label, scores):
 
 def confused_classes(windows, rows, probability, most=5):
     """The sound classes with most clips above the 1 % false-positive level: [(class, clips above, clips)]."""
-    names = np.array([f"{s}/{c}" for s, c in zip(windows.source[rows], windows.sound_class[rows])])
-    _, first = np.unique(windows.file[rows], return_index=True)
-    others = windows.label[rows][first] == 0
-    ranked = recording_probabilities(windows.file[rows], windows.start_s[rows], probability)
+    tested = windows.rows(rows)
+    names = np.array([f"{s}/{c}" for s, c in zip(tested.source, tested.sound_class)])
+    _, first = np.unique(tested.file, return_index=True)
+    others = tested.label[first] == 0
+    ranked = recording_probabilities(tested, probability)
     above = others & (ranked > np.quantile(ranked[others], 0.99))
     clip_class = names[first]
     counted = [(str(name), int((above & (clip_class == name)).sum()), int((clip_class == name).sum()))

@@ -314,6 +314,7 @@ class Windows:
     label: np.ndarray  # int, 1 = scream
     features: np.ndarray  # float64 [n_windows, 34]
     start_s: np.ndarray
+    level_db: np.ndarray  # see utils.loudness.window_level; 0 where the table does not tell
     source: np.ndarray
     group: np.ndarray
     split: np.ndarray
@@ -384,8 +385,9 @@ def read_windows(csv_path, manifest=None):
         file = np.array([f"{label}/{row}/{name}" for row, (label, name) in enumerate(zip(table["label"], file))], dtype=object)
     return Windows(
         file=file, label=(table["label"] == "scream").to_numpy(int), features=features,
-        start_s=column("start_s", 0.0), source=column("source", ""), group=column("group", ""), split=column("split", ""),
-        sound_class=column("sound_class", ""), mix_group=column("mix_group", ""), mix_source=column("mix_source", ""),
+        start_s=column("start_s", 0.0), level_db=column("level_db", 0.0), source=column("source", ""), group=column("group", ""),
+        split=column("split", ""), sound_class=column("sound_class", ""), mix_group=column("mix_group", ""),
+        mix_source=column("mix_source", ""),
     )
 
 

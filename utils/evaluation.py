@@ -40,13 +40,13 @@ def verdict_figures(label, verdict):
     }
 
 
-def clip_figures(file, label, start_s, probability):
+def clip_figures(windows, probability):
     """All figures at clip level: clips are ranked as recordings are, and called a scream if one window reaches 0.5.
 
-    file, label, start_s, probability: [n_windows].
+    windows: utils.dataset.Windows; probability: [n_windows].
     """
-    clip_label, highest = highest_window(file, label, probability)
-    ranking = ranking_figures(clip_label, recording_probabilities(file, start_s, probability))
+    clip_label, highest = highest_window(windows.file, windows.label, probability)
+    ranking = ranking_figures(clip_label, recording_probabilities(windows, probability))
     return verdict_figures(clip_label, highest >= 0.5) | ranking | {"clips": len(clip_label), "screams": int(clip_label.sum())}
 
 

@@ -9,12 +9,16 @@ from utils import scenes
 from utils.audio import SAMPLE_RATE, WINDOW, AudioError, clean_window, read_audio, trim_silence, window_starts
 from utils.dataset import SYNTHESISED, Clip
 from utils.features import describe_window, describe_windows
+from utils.loudness import window_level
 
 NOISE_SNR_DB = (-2.5, 12.5)  # of the rows by which utils.noise_level knows noise
 
 
 def describe_clip(clip):
-    """(features [n, 34], STFT and mel-spectrograms float16 [n, 128, 128], starts in s [n]) of a clip, or the error."""
+    """What is known of the windows of a clip, or the error.
+
+    Returns (features [n, 34], STFT and mel-spectrograms float16 [n, 128, 128], starts in s [n], levels in dB [n]).
+    """
     try:
         samples, offset = trim_silence(read_audio(clip.path))
     except AudioError as error:
@@ -25,8 +29,9 @@ def describe_clip(clip):
     if not windows:
         return f"{clip.path}: nothing but silence"
     features, stft_db, mel_db = describe_windows([window for _, window in windows])
-    start_s = (np.array([start for start, _ in windows]) + offset) / SAMPLE_RATE
-    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), start_s
+    starts = np.array([start for start, _ in windows])
+    level_db = np.array([window_level(samples[start : start + WINDOW]) for start in starts])
+    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), (starts + offset) / SAMPLE_RATE, level_db
 
 
 def describe_copies(clip, backgrounds, mix):
@@ -77,7 +82,7 @@ def describe_signal(number, seed, variant=0):
     """As describe_clip, for a synthesised signal of one window. Each variant sounds different."""
     signal = scenes.technical_signal(synthesised_clip(number).sound_class, np.random.default_rng([seed, number, variant]))
     features, stft_db, mel_db = describe_windows([clean_window(signal)])
-    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1)
+    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1), np.array([window_level(signal)])
 
 
 def describe_signal_again(number, seed, variant):

@@ -8,30 +8,30 @@ import numpy as np
 from utils.calibration import log_odds
 from utils.signal_settings import SAMPLE_RATE, WINDOW_HOP
 
-NEAR_S = 3 * WINDOW_HOP / SAMPLE_RATE  # windows that begin at most so far from another are its neighbours: 4.42 s
+NEAR_S = 5 * WINDOW_HOP / SAMPLE_RATE  # windows that begin at most so far from another are its neighbours: 7.37 s
 SLACK_S = 0.01  # for starts that were rounded
-SHARPNESS = 2.0  # a neighbour counts with this power of its odds; 0: all alike, infinite: the most probable one alone
 
 
 class RecordingProbability:
     """How probable a scream is in a recording, fed window by window: the highest of its windows among their neighbours.
 
     For each window the log-odds of all windows that begin at most NEAR_S before or after it are averaged, each weighted with
-    the square of its odds; the highest of these means counts. So a window that alone is like a scream, while what surrounds
-    it is not, counts a little less than several that agree, and a recording of one window counts with that window. It ranks
+    its odds and, if it is quieter than that window, with how much less power it has where screams are; the highest of these
+    means counts. So a window that alone is like a scream, while what is as loud around it is not, counts a little less than
+    several that agree; a quiet background counts little, and a recording of one window counts with that window. It ranks
     better than the highest window (models/EXPERIMENTS.md). Memory does not depend on the length of the recording.
     """
 
     def __init__(self):
-        self.windows = collections.deque()  # (start in s, log-odds), from the first neighbour of the window to be judged on
+        self.windows = collections.deque()  # (start in s, log-odds, level in dB), from the first neighbour of the next to judge
         self.to_judge = 0  # the first of them whose neighbours may not all be there yet
         self.highest = -math.inf  # mean log-odds
 
-    def add(self, start_s, probability):
-        """The next window, in the order of their starts; probability 0-1."""
+    def add(self, start_s, probability, level_db):
+        """The next window, in the order of their starts; probability 0-1, level as of utils.loudness.window_level."""
         while self.to_judge < len(self.windows) and start_s - self.windows[self.to_judge][0] > NEAR_S + SLACK_S:
             self._judge()
-        self.windows.append((start_s, float(log_odds(probability))))
+        self.windows.append((start_s, float(log_odds(probability)), level_db))
 
     def finish(self):
         """After the last window: the probability of the recording, 0-1; 0 if there was no window."""
@@ -41,24 +41,24 @@ class RecordingProbability:
 
     def _judge(self):
         """Average the neighbours of one window: no window after them has been added yet."""
-        start_s, _ = self.windows[self.to_judge]
+        start_s, _, level_db = self.windows[self.to_judge]
         while start_s - self.windows[0][0] > NEAR_S + SLACK_S:
             self.windows.popleft()
             self.to_judge -= 1
-        top = max(score for _, score in self.windows)
-        weights = [math.exp(SHARPNESS * (score - top)) for _, score in self.windows]
-        mean = sum(weight * score for weight, (_, score) in zip(weights, self.windows)) / sum(weights)
+        top = max(score for _, score, _ in self.windows)
+        weights = [math.exp(score - top) * 10 ** (min(0.0, level - level_db) / 10) for _, score, level in self.windows]
+        mean = sum(weight * score for weight, (_, score, _) in zip(weights, self.windows)) / sum(weights)
         self.highest = max(self.highest, mean)
         self.to_judge += 1
 
 
-def recording_probabilities(file, start_s, probability):
+def recording_probabilities(windows, probability):
     """RecordingProbability of each file of a table of windows: float [n_files], sorted by file.
 
-    file, start_s, probability: [n_windows], in any order.
+    windows: utils.dataset.Windows, in any order; probability: [n_windows].
     """
-    files, index = np.unique(file, return_inverse=True)
+    files, index = np.unique(windows.file, return_inverse=True)
     recordings = [RecordingProbability() for _ in files]
-    for row in np.argsort(start_s, kind="stable"):
-        recordings[index[row]].add(float(start_s[row]), float(probability[row]))
+    for row in np.argsort(windows.start_s, kind="stable"):
+        recordings[index[row]].add(float(windows.start_s[row]), float(probability[row]), float(windows.level_db[row]))
     return np.array([recording.finish() for recording in recordings])

@@ -17,13 +17,11 @@ from utils.background_noise import noise_power, subtract_noise, subtract_own_noi
 from utils.ensemble import verdict_in_noise
 from utils.events import DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector, background_of
 from utils.features import describe_window
+from utils.loudness import loud_part, loud_samples, window_level
 from utils.ranking import RecordingProbability
 
 BATCH = 32  # windows scored together at most: larger ones gain little, and a minute's
 # recording still keeps two threads busy
-LEVEL_FRAME = 512  # samples: 23 ms, the grain of an event's limits
-SCREAM_BAND = (700, 6000)  # Hz: where screams are loud and rumble, wind and hum are not
-CLEAR_DB = 4.0  # the loud part must stand out this much, or there is none: the limits are those of the window's core
 
 
 @dataclass
@@ -34,32 +32,11 @@ class ScoredWindow:
     end_s: float
     core: tuple[float, float]  # the part it stands for: cores of consecutive windows touch and cover the recording
     level_db: float  # peak in dBFS
+    band_level_db: float  # see utils.loudness.window_level
     probabilities: np.ndarray  # float64 [n_models], in the order of ensemble.names
     probability: float  # of the ensemble
     votes: int
     verdict: bool
-
-
-def band_level(samples):
-    """Level in the band of screams, in dB, for each frame of 23 ms: float [n] at 22,050 Hz -> [ceil(n / 512)]."""
-    frames = np.pad(samples, (0, -len(samples) % LEVEL_FRAME)).reshape(-1, LEVEL_FRAME)
-    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(LEVEL_FRAME), axis=1)))
-    first, last = (round(frequency * LEVEL_FRAME / SAMPLE_RATE) for frequency in SCREAM_BAND)
-    level = 10 * np.log10(power[:, first:last].sum(axis=1) + 1e-10)
-    return np.convolve(np.pad(level, 2, mode="edge"), np.full(5, 0.2), mode="valid")  # 116 ms: single clicks do not count
-
-
-def loud_part(samples):
-    """First and last moment, in seconds, at which the scream band is nearer to its loudest than to its quietest level.
-
-    samples: float [n] at 22,050 Hz. Returns None if the level varies too little to tell sound from background.
-    """
-    level = band_level(samples)
-    quiet, loud = np.percentile(level, [10, 95])
-    if loud - quiet < CLEAR_DB:
-        return None
-    above = np.flatnonzero(level >= (quiet + loud) / 2)
-    return float(above[0]) * LEVEL_FRAME / SAMPLE_RATE, min(int(above[-1] + 1) * LEVEL_FRAME, len(samples)) / SAMPLE_RATE
 
 
 def score_windows(blocks, ensemble, hop=WINDOW_HOP, batch=BATCH, must_wait=None):
@@ -124,8 +101,8 @@ def score_batch(batch, ensemble, hop):
         centre = start + WINDOW // 2
         core = (0.0 if start == 0 else (centre - hop / 2) / SAMPLE_RATE, end_s if is_last else (centre + hop / 2) / SAMPLE_RATE)
         peak = float(np.abs(samples).max(initial=0))
-        scored.append(ScoredWindow(start_s, end_s, core, 20 * np.log10(max(peak, 1e-6)), probabilities[index],
-                                   float(probability[index]), int(votes[index]), bool(verdict[index])))
+        scored.append(ScoredWindow(start_s, end_s, core, 20 * np.log10(max(peak, 1e-6)), window_level(samples),
+                                   probabilities[index], float(probability[index]), int(votes[index]), bool(verdict[index])))
     return scored
 
 
@@ -182,12 +159,6 @@ def loud_limits(recent, window):
     """Where the sound of a ScoredWindow is loud, in seconds: the limits that it lends to an event."""
     part = loud_part(recent.cut(window.start_s, window.end_s)) if window.probability > 0 else None  # 0: too quiet to be scored
     return window.core if part is None else (window.start_s + part[0], window.start_s + part[1])
-
-
-def loud_samples(samples):
-    """The loud part of a window, or all of it if no part is louder than the rest: float32 [n] -> [<= n]."""
-    part = loud_part(samples)
-    return samples if part is None else samples[round(part[0] * SAMPLE_RATE) : round(part[1] * SAMPLE_RATE)]
 
 
 def verdict_alone(recent, ensemble, window):
@@ -274,7 +245,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         if on_start and begun and detector.event is not announced:
             announced = detector.event
             tell(on_start, begun)
-        recording.add(window.start_s, window.probability)
+        recording.add(window.start_s, window.probability, window.band_level_db)
         if best is None or window.probability > best.probability:
             best = window
         if on_window:

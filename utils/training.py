@@ -406,9 +406,7 @@ def evaluate_network(network, data, noisy, device):
                                   np.concatenate([logits[held_out], score_noisy(network, noisy, device)]))
     metrics = {}
     for part, scores in logits.items():
-        rows = data.rows[part]
-        metrics[part] = clip_figures(windows.file[rows], windows.label[rows], windows.start_s[rows],
-                                     probability_of(scores, calibration))
+        metrics[part] = clip_figures(windows.rows(data.rows[part]), probability_of(scores, calibration))
     return calibration, metrics
 
 
