@@ -50,6 +50,8 @@ def test_loud_part():
         assert loud_part(scene(WINDOW_S, [(1.0, 0.8)]) + rumble) == pytest.approx((start, end), abs=0.03)
 
 
-def test_all_is_looked_at_again_where_no_part_is_louder():
-    steady = scene(WINDOW_S, [])
+def test_the_loud_samples_are_those_of_the_loud_part_or_all_where_no_part_is_louder():
+    steady, sounding = scene(WINDOW_S, []), scene(WINDOW_S, [(1.0, 0.8)])
+    first, last = (round(moment * SAMPLE_RATE) for moment in loud_part(sounding))
+    np.testing.assert_array_equal(loud_samples(sounding), sounding[first:last])
     assert loud_part(steady) is None and loud_samples(steady) is steady

@@ -93,7 +93,7 @@ def clip_scores(windows, rows, ensemble, probabilities):
         scores[name] = (recording_probabilities(tested, probability),
                         highest_window(tested.file, tested.label, probability)[1] >= 0.5)
     probability, _, _ = ensemble.combine(probabilities)
-    verdict = verdicts_alone(ensemble, probabilities, tested.features, lambda index: stored_window(tested, index))
+    verdict = verdicts_alone(ensemble, probabilities, tested.features, lambda index: stored_window(windows, rows[index]))
     clip_label, called = highest_window(tested.file, tested.label, verdict.astype(float))
     scores[VOTE] = recording_probabilities(tested, probability), called > 0.5
     return clip_label, scores

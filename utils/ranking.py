@@ -10,15 +10,16 @@ from utils.signal_settings import SAMPLE_RATE, WINDOW_HOP
 
 NEAR_S = 5 * WINDOW_HOP / SAMPLE_RATE  # windows that begin at most so far from another are its neighbours: 7.37 s
 SLACK_S = 0.01  # for starts that were rounded
+SHARPNESS = 0.5  # a neighbour counts with this power of its odds; 0: all alike, infinite: the most probable one alone
 
 
 class RecordingProbability:
     """How probable a scream is in a recording, fed window by window: the highest of its windows among their neighbours.
 
     For each window the log-odds of all windows that begin at most NEAR_S before or after it are averaged, each weighted with
-    its odds and, if it is quieter than that window, with how much less power it has where screams are; the highest of these
-    means counts. So a window that alone is like a scream, while what is as loud around it is not, counts a little less than
-    several that agree; a quiet background counts little, and a recording of one window counts with that window. It ranks
+    the square root of its odds and, if it is quieter than that window, with how much less power it has where screams are; the
+    highest of these means counts. So a window that alone is like a scream, while what is as loud around it is not, counts less
+    than several that agree; a quiet background counts little, and a recording of one window counts with that window. It ranks
     better than the highest window (models/EXPERIMENTS.md). Memory does not depend on the length of the recording.
     """
 
@@ -46,7 +47,8 @@ class RecordingProbability:
             self.windows.popleft()
             self.to_judge -= 1
         top = max(score for _, score, _ in self.windows)
-        weights = [math.exp(score - top) * 10 ** (min(0.0, level - level_db) / 10) for _, score, level in self.windows]
+        weights = [math.exp(SHARPNESS * (score - top)) * min(1.0, 10 ** ((level - level_db) / 10))
+                   for _, score, level in self.windows]
         mean = sum(weight * score for weight, (_, score, _) in zip(weights, self.windows)) / sum(weights)
         self.highest = max(self.highest, mean)
         self.to_judge += 1
