@@ -1,6 +1,7 @@
 """How loud a sound is where screams are: the level of a window, and which part of it is loud."""
 
 import numpy as np
+import scipy.fft
 
 from utils.audio import SAMPLE_RATE, finite_samples
 
@@ -8,15 +9,16 @@ SCREAM_BAND = (700, 6000)  # Hz: where screams are loud and rumble, wind and hum
 LEVEL_FRAME = 512  # samples: 23 ms, the grain of an event's limits
 CLEAR_DB = 4.0  # the loud part must stand out this much, or there is none: the limits are those of the window's core
 LOUD_SHARE = 95  # percent of a window's frames are not louder than its level
-FULL_SCALE_DB = 10 * np.log10(LEVEL_FRAME / 4 * np.square(np.hanning(LEVEL_FRAME)).sum())  # of a sine of amplitude 1
+HANN = np.hanning(LEVEL_FRAME)
+FULL_SCALE_DB = 10 * np.log10(LEVEL_FRAME / 4 * np.square(HANN).sum())  # of a sine of amplitude 1
 
 
 def band_level(samples):
     """Level in the band of screams, in dB, for each frame of 23 ms: float [n] at 22,050 Hz -> [ceil(n / 512)]."""
     frames = np.pad(samples, (0, -len(samples) % LEVEL_FRAME)).reshape(-1, LEVEL_FRAME)
-    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(LEVEL_FRAME), axis=1)))
     first, last = (round(frequency * LEVEL_FRAME / SAMPLE_RATE) for frequency in SCREAM_BAND)
-    level = 10 * np.log10(power[:, first:last].sum(axis=1) + 1e-10)
+    band = scipy.fft.rfft(frames * HANN, axis=1)[:, first:last]
+    level = 10 * np.log10((np.square(band.real) + np.square(band.imag)).sum(axis=1) + 1e-10)
     return np.convolve(np.pad(level, 2, mode="edge"), np.full(5, 0.2), mode="valid")  # 116 ms: single clicks do not count
 
 
