@@ -13,7 +13,12 @@ QUIETEST = 0.1  # so many of the frames hold less, in each bin, than noise_floor
 
 
 def noise_power(samples):
-    """Mean power of each STFT bin of a stretch of noise: float32 [n >= 2048] -> [1025]. Digital silence in it does not count."""
+    """Mean power of each STFT bin of a stretch of noise: float32 [n] -> [1025]. Digital silence in it does not count.
+
+    Zeros where it is shorter than a frame, of 2,048 samples.
+    """
+    if len(samples) < N_FFT:
+        return np.zeros(N_FFT // 2 + 1)
     frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::N_FFT]  # side by side: enough for a mean
     heard = frames[frames.any(axis=1)]
     return np.square(np.abs(scipy.fft.rfft(heard * hann()))).sum(axis=0) / max(1, len(heard))

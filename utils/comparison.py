@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from utils.artifacts import ArtifactError, read_json, training_settings
-from utils.audio import SAMPLE_RATE, WINDOW, AudioError, read_audio, trim_silence, window_starts
+from utils.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio, trim_silence, window_starts
 from utils.calibration import log_odds
 from utils.dataset import EXTRACT, HOW_TO_GROUP, MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
@@ -16,7 +16,7 @@ from utils.evaluation import highest_window, ranking_figures, verdict_figures
 from utils.figures import empty_figure, import_seaborn, save_figure
 from utils.noise_level import NOISE_FILE
 from utils.ranking import recording_probabilities
-from utils.scan import verdicts_alone
+from utils.scan import Judge, ScoredWindow
 
 VOTE = "vote"
 MEAN = "vote, mean of windows"  # a clip's probability as audio taggers are usually scored, for comparison with them
@@ -60,42 +60,66 @@ def time_models(ensemble, windows, data_dir, manifest, rows, repeats=5):
     return milliseconds
 
 
-def stored_window(windows, row):
-    """The samples of a window of stage 1, before they were cleaned, from its clip: float32 [<= 65,024].
+class StoredClip:
+    """The samples of a clip as stage 1 has cut them into windows, read when they are first asked for; see scan.RecentSamples."""
 
-    Raises ArtifactError if the clip cannot be read, or is not the one that stage 1 has read.
-    """
-    try:
-        samples, offset = trimmed_clip(windows.file[row])
-    except AudioError as error:
-        raise ArtifactError(f"{error}; the vote hears noisy windows again, in the clips that {EXTRACT} has read") from error
-    start = windows.start_s[row] * SAMPLE_RATE - offset  # rounded in the table
-    first = min(window_starts(len(samples)), key=lambda first: abs(first - start))
-    if abs(first - start) > 2:
-        raise ArtifactError(f"{windows.file[row]} is not what {EXTRACT} has read: run it again")
-    return samples[first : first + WINDOW]
+    def __init__(self, path, starts_s):
+        """starts_s: starts of the clip's windows in the table, in seconds [n]."""
+        self.path, self.starts_s = path, np.asarray(starts_s)
+
+    @functools.cached_property
+    def samples(self):
+        """(float32 [n], offset in the file): silence at both ends left out.
+
+        Raises ArtifactError if the clip cannot be read, or is not the one that stage 1 has read.
+        """
+        try:
+            samples, offset = trim_silence(read_audio(self.path))
+        except AudioError as error:
+            raise ArtifactError(f"{error}; the vote hears some windows again, in the clips that {EXTRACT} has read") from error
+        expected = np.array(window_starts(len(samples))) + offset
+        apart = np.abs(expected - self.starts_s[:, None] * SAMPLE_RATE).min(axis=1)  # rounded in the table
+        if apart.max() > 2:
+            raise ArtifactError(f"{self.path} is not what {EXTRACT} has read: run it again")
+        return samples, offset
+
+    def cut(self, from_s, to_s):
+        """The samples between two moments of the file, fewer where the clip begins or ends: float32 [n]."""
+        samples, offset = self.samples
+        first, last = (max(0, round(moment * SAMPLE_RATE) - offset) for moment in (from_s, to_s))
+        return samples[first:last]
 
 
-@functools.lru_cache(maxsize=1)  # the windows of a clip follow each other
-def trimmed_clip(path):
-    return trim_silence(read_audio(path))
+def clip_verdict(ensemble, windows, probabilities):
+    """Whether main.py would find a scream in a clip, from its windows (utils.dataset.Windows) and their [n, n_models] scores."""
+    pooled, votes, verdict = ensemble.combine(probabilities)
+    judge = Judge(StoredClip(windows.file[0], windows.start_s), ensemble)
+    known = []
+    for row in np.argsort(windows.start_s, kind="stable"):
+        start_s = float(windows.start_s[row])
+        window = ScoredWindow(start_s, start_s + WINDOW_S, (start_s, start_s + WINDOW_S), 0.0, float(windows.level_db[row]),
+                              probabilities[row], float(pooled[row]), int(votes[row]), bool(verdict[row]))
+        known += judge.add(window)
+    return any(called for _, called in [*known, *judge.finish()])
 
 
 def clip_scores(windows, rows, ensemble, probabilities):
     """Clip level: label [n_clips], {model or "vote": (probability [n_clips], verdict [n_clips])}.
 
     A clip's probability is that of utils.ranking, as main.py gives it. A model calls it a scream if one window
-    reaches 0.5, the vote if it does so with one window as in a recording of a few seconds.
+    reaches 0.5, the vote if main.py would find an event in what stage 1 has cut into windows.
     """
     tested, scores = windows.rows(rows), {}
     for column, name in enumerate(ensemble.names):
         probability = probabilities[:, column]
         scores[name] = (recording_probabilities(tested, probability),
                         highest_window(tested.file, tested.label, probability)[1] >= 0.5)
-    probability, _, _ = ensemble.combine(probabilities)
-    verdict = verdicts_alone(ensemble, probabilities, tested.features, lambda index: stored_window(windows, rows[index]))
-    clip_label, called = highest_window(tested.file, tested.label, verdict.astype(float))
-    scores[VOTE] = recording_probabilities(tested, probability), called > 0.5
+    probability, _, verdict = ensemble.combine(probabilities)
+    clip_label, _ = highest_window(tested.file, tested.label, verdict.astype(float))
+    _, index = np.unique(tested.file, return_inverse=True)
+    by_clip = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
+    called = np.array([clip_verdict(ensemble, tested.rows(clip), probabilities[clip]) for clip in by_clip])
+    scores[VOTE] = recording_probabilities(tested, probability), called
     return clip_label, scores
 
 

@@ -14,12 +14,13 @@ FAR_ABOVE_BACKGROUND, FAINT_SHARE = 1.75, 0.75  # if it lies so far above, this 
 FIRST_LOOK_SHARE = 0.2  # such a share of how far the window itself lies above (or below) its background counts in that
 BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, and how much of it must be there
 BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look, as many that do not overlap
+AROUND_AGAIN = 0.05  # so much more is asked of a second look where the background is less: what comes before and after
 SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart overlap
 RULE = {"from": STANDS_OUT_FROM, "near_highest": NEAR_HIGHEST, "near_highest_from": NEAR_HIGHEST_FROM,
         "above_background": ABOVE_BACKGROUND, "far_above_background": FAR_ABOVE_BACKGROUND, "faint_share": FAINT_SHARE,
         "first_look_share": FIRST_LOOK_SHARE, "background_s": BACKGROUND_S, "least_background_s": LEAST_BACKGROUND_S,
-        "background_looks": BACKGROUND_LOOKS, "sure": SURE, "sure_votes": SURE_VOTES,
+        "around_again": AROUND_AGAIN, "background_looks": BACKGROUND_LOOKS, "sure": SURE, "sure_votes": SURE_VOTES,
         "same_sound_s": SAME_SOUND_S}  # a journal's records hold for one rule only
 
 
@@ -28,7 +29,7 @@ class EventSettings:
     """When an event begins, goes on and ends. Times in seconds, probabilities 0-1.
 
     With neither `threshold` nor `min_votes`, the vote decides (a window's verdict); in longer recordings a window must also
-    stand out from what came before it, and may then do so with fewer votes (see Background; not with `contrast` False).
+    stand out from what surrounds it, and may then do so with fewer votes (see Background; not with `contrast` False).
     Either of the two, or both, take the place of this.
     """
 
@@ -87,8 +88,8 @@ class Background:
     vote takes for a weak scream again and again, such as a frog, does not. Radar finds echoes in clutter so, by an ordered
     statistic of their surroundings (Rohling 1983), here nearly the highest. What stands out is verified by a second look,
     which hears less of the background and only the loud part of a window: there it must stand out, too, from what a second
-    look hears in the background, and the farther it does, the less probable it may be. In short recordings, and until
-    LEAST_BACKGROUND_S are known, the vote decides alone.
+    look hears in the background, and the farther it does, the less probable it may be. The background is what came before;
+    until LEAST_BACKGROUND_S of it are known, it is what comes before and after.
     """
 
     def __init__(self, hop_s, second_look=HEARD_AGAIN_FROM):
@@ -99,34 +100,48 @@ class Background:
         self.n_least = round(LEAST_BACKGROUND_S / hop_s)
         self.windows = collections.deque()  # (start in seconds, probability), oldest first
 
-    def judge(self, start_s, votes, probability, verdict, look_again, alone=None):
+    def judge(self, start_s, votes, probability, verdict, look_again):
         """Whether the next window is a scream beside those before it.
 
         start_s: its start in seconds; votes, probability, verdict: as the vote gives them. look_again: a function that takes
         the starts of windows and returns the probability (0-1) of each on a second look; called only where that decides.
-        alone: a function that gives the verdict where too little is known of what was before; without it, it is `verdict`.
-        Returns bool; after that the window is one of those before.
+        Returns bool, or None where too little is known of what was before; after that the window is one of those before.
         """
         while self.windows and self.windows[0][0] < background_of(start_s)[0]:
             self.windows.popleft()
         before = [window for window in self.windows if start_s - window[0] >= self.apart_s]
         self.windows.append((start_s, probability))
         if len(before) < self.n_least:
-            return alone() if alone else verdict
+            return None
         if verdict and (probability >= SURE or votes >= SURE_VOTES):
             return True
-        lacks = log_odds_of(max(earlier for _, earlier in before)) - log_odds_of(probability)
+        return self._stands_out(start_s, probability, before, self.second_look, look_again)
+
+    def judge_around(self, start_s, probability, look_again, nothing_follows=False):
+        """Whether a window of which `judge` knew too little stands out from those before and after it.
+
+        Returns bool, or None until LEAST_BACKGROUND_S of them have been given to `judge`. With `nothing_follows`, where the
+        recording has ended, one that does not overlap is enough, and None says that there is none.
+        """
+        apart_s = SAME_SOUND_S if nothing_follows else self.apart_s
+        around = [window for window in self.windows if abs(start_s - window[0]) >= apart_s]
+        if len(around) < (1 if nothing_follows else self.n_least):
+            return None
+        return self._stands_out(start_s, probability, around, self.second_look + AROUND_AGAIN, look_again)
+
+    def _stands_out(self, start_s, probability, background, heard_from, look_again):
+        lacks = log_odds_of(max(other for _, other in background)) - log_odds_of(probability)
         if probability < STANDS_OUT_FROM or lacks >= (NEAR_HIGHEST if probability >= NEAR_HIGHEST_FROM else 0):
             return False
         heard_again = look_again([start_s])[0]
-        if heard_again < FAINT_SHARE * self.second_look:
+        if heard_again < FAINT_SHARE * heard_from:
             return False
         highest = []  # starts
-        for start, _ in sorted(before, key=lambda window: -window[1]):
+        for start, _ in sorted(background, key=lambda window: -window[1]):
             if len(highest) < BACKGROUND_LOOKS and all(abs(start - other) >= SAME_SOUND_S for other in highest):
                 highest.append(start)
         heard_above = log_odds_of(heard_again) - log_odds_of(max(look_again(highest)))
-        needed = ABOVE_BACKGROUND if heard_again >= self.second_look else FAR_ABOVE_BACKGROUND
+        needed = ABOVE_BACKGROUND if heard_again >= heard_from else FAR_ABOVE_BACKGROUND
         return heard_above > 0 and heard_above - FIRST_LOOK_SHARE * lacks >= needed
 
 

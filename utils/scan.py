@@ -15,7 +15,7 @@ import numpy as np
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, without_offset
 from utils.background_noise import noise_power, subtract_noise, subtract_own_noise
 from utils.ensemble import verdict_in_noise
-from utils.events import DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector, background_of
+from utils.events import BACKGROUND_S, DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector, background_of
 from utils.features import describe_window
 from utils.loudness import loud_part, loud_samples, window_level
 from utils.ranking import RecordingProbability
@@ -136,14 +136,18 @@ class RecentSamples:
         return np.concatenate(parts)
 
 
-def second_look(recent, ensemble, judged_s, starts_s):
+def second_look(recent, ensemble, judged_s, known_s, starts_s):
     """Probability [n] of windows on a second look, which hears less of the background.
 
-    recent: RecentSamples. judged_s: start of the window that is judged, in seconds; the noise before it is the background.
-    starts_s: starts of the windows to look at [n]. Each model hears the loud part of a window, as if it were a short clip,
-    twice: as it is, and with the noise taken out of the window first; all that has a say in the probability.
+    recent: RecentSamples. judged_s: start of the window that is judged, in seconds; the noise before it is the background, and
+    so is what is known after it, until known_s, unless that is None. starts_s: starts of the windows to look at [n]. Each
+    model hears the loud part of a window, as if it were a short clip, twice: as it is, and with the noise taken out of the
+    window first; all that has a say in the probability.
     """
-    noise, heard = noise_power(recent.cut(*background_of(judged_s))), []
+    background = recent.cut(*background_of(judged_s))
+    if known_s is not None:
+        background = np.concatenate([background, recent.cut(judged_s + WINDOW_S, known_s)])
+    noise, heard = noise_power(background), []
     for start_s in starts_s:
         window = without_offset(recent.cut(start_s, start_s + WINDOW_S))  # an offset would be a step at both its ends
         as_it_is, less_noise = (clean_window(loud_samples(samples)) for samples in (window, subtract_noise(window, noise)))
@@ -162,30 +166,78 @@ def loud_limits(recent, window):
 
 
 def verdict_alone(recent, ensemble, window):
-    """The vote on a ScoredWindow of which nothing before is known."""
+    """The vote on a ScoredWindow of which nothing around it is known, with the operating point of the noise in it.
+
+    A noisy window is heard a second time without its own noise. What the vote calls a scream is one in any case, and what is
+    less probable than STANDS_OUT_FROM is none.
+    """
     if window.verdict or window.probability < STANDS_OUT_FROM or getattr(ensemble, "noise", None) is None:
         return window.verdict
     samples = recent.cut(window.start_s, window.end_s)
-    features, _, _ = describe_window(clean_window(samples))
-    return bool(verdicts_alone(ensemble, window.probabilities[None], features[None], lambda index: samples)[0])
+    shift = ensemble.noise.shift(describe_window(clean_window(samples))[0][None])[0]
+    if not shift:
+        return False
+    less_noise = clean_window(subtract_own_noise(samples))
+    again = window.probabilities if less_noise is None else ensemble.score(less_noise[None])[0]
+    return verdict_in_noise(window.probabilities, again, shift)
 
 
-def verdicts_alone(ensemble, probabilities, features, samples_of):
-    """The vote on windows of which nothing before is known, with the operating point of the noise in each: bool [n].
+class Judge:
+    """Which windows of a recording are screams, beside what surrounds them; fed window by window.
 
-    probabilities: [n, n_models]; features: [n, 34]; samples_of: function of an index that returns the samples of that window
-    before they were cleaned, float32 [<= 65,024]. A noisy window is heard a second time without its own noise. What the vote
-    calls a scream is one in any case, and what is less probable than STANDS_OUT_FROM is none.
+    Where too little is known before a window, and the vote does not call it a scream, it waits until enough is known after
+    it, some 14 s, or the recording ends; the windows after it wait with it.
     """
-    pooled, _, verdict = ensemble.combine(probabilities)
-    if ensemble.noise is None:
+
+    def __init__(self, recent, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP):
+        """recent: RecentSamples, which must hold what needed_from_s asks for, up to the end of the window added last."""
+        self.recent, self.ensemble, self.settings = recent, ensemble, settings
+        self.background = Background(hop / SAMPLE_RATE, settings.second_look)
+        self.waiting = collections.deque()  # (ScoredWindow, verdict), None for one that is not known yet
+        self.newest = None  # ScoredWindow
+
+    @property
+    def needed_from_s(self):
+        """No samples before this moment will be asked for."""
+        return background_of((self.waiting[0][0] if self.waiting else self.newest).start_s)[0]
+
+    def add(self, window):
+        """The next ScoredWindow. Yields (ScoredWindow, verdict) of those that are known by now, in order."""
+        self.newest = window
+        self.waiting.append((window, self._beside_those_before(window)))
+        while self.waiting:
+            first, verdict = self.waiting[0]
+            if verdict is None:
+                verdict = self._beside_those_around(first)
+            if verdict is None and window.start_s - first.start_s < BACKGROUND_S:  # later there was silence, which tells nothing
+                return
+            self.waiting.popleft()
+            yield first, self._at_last(first) if verdict is None else verdict
+
+    def finish(self):
+        """The recording has ended. Yields the others."""
+        while self.waiting:
+            window, verdict = self.waiting.popleft()
+            yield window, self._at_last(window) if verdict is None else verdict
+
+    def _beside_those_before(self, window):
+        if not (self.settings.contrast and self.settings.by_vote and window.probability > 0):  # 0: too quiet to be a background
+            return window.verdict
+        verdict = self.background.judge(window.start_s, window.votes, window.probability, window.verdict,
+                                        self._look_again(window, None))
+        if verdict is None and (window.verdict or window.probability < STANDS_OUT_FROM):
+            return window.verdict
         return verdict
-    shift = ensemble.noise.shift(features)
-    for index in np.flatnonzero(~verdict & (pooled >= STANDS_OUT_FROM) & (shift > 0)):
-        less_noise = clean_window(subtract_own_noise(samples_of(index)))
-        again = probabilities[index] if less_noise is None else ensemble.score(less_noise[None])[0]
-        verdict[index] = verdict_in_noise(probabilities[index], again, shift[index])
-    return verdict
+
+    def _beside_those_around(self, window, nothing_follows=False):
+        return self.background.judge_around(window.start_s, window.probability, self._look_again(window, self.newest.end_s),
+                                            nothing_follows)
+
+    def _at_last(self, window):
+        return self._beside_those_around(window, nothing_follows=True) or verdict_alone(self.recent, self.ensemble, window)
+
+    def _look_again(self, window, known_s):
+        return functools.partial(second_look, self.recent, self.ensemble, window.start_s, known_s)
 
 
 def rounded(event):
@@ -212,8 +264,8 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     The record holds file, duration_s, verdict, probability (see utils.ranking), votes and models (those of the most
     probable window) and events. Raises AudioError when the blocks do.
     """
-    detector, background, recent = EventDetector(settings), Background(hop / SAMPLE_RATE, settings.second_look), RecentSamples()
-    recording = RecordingProbability()
+    detector, recent, recording = EventDetector(settings), RecentSamples(), RecordingProbability()
+    judge = Judge(recent, ensemble, settings, hop)
     events, best, announced = [], None, None
 
     def tell(listener, event):
@@ -228,13 +280,8 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
             if on_event:
                 tell(on_event, event)
 
-    for window in score_windows(recent.remember(blocks), ensemble, hop, batch, must_wait):
-        verdict = window.verdict
-        if settings.contrast and settings.by_vote and window.probability > 0:  # 0: too quiet to be a background
-            verdict = background.judge(window.start_s, window.votes, window.probability, verdict,
-                                       functools.partial(second_look, recent, ensemble, window.start_s),
-                                       functools.partial(verdict_alone, recent, ensemble, window))
-        recent.forget(background_of(window.start_s)[0])
+    def take(window, verdict):
+        nonlocal announced
         fires = settings.fires(window.votes, window.probability, verdict)
         counts = fires or window.probability >= settings.exit_threshold
         limits = loud_limits(recent, window) if counts else window.core
@@ -245,11 +292,18 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         if on_start and begun and detector.event is not announced:
             announced = detector.event
             tell(on_start, begun)
+
+    for window in score_windows(recent.remember(blocks), ensemble, hop, batch, must_wait):
+        for judged in judge.add(window):
+            take(*judged)
+        recent.forget(judge.needed_from_s)
         recording.add(window.start_s, window.probability, window.band_level_db)
         if best is None or window.probability > best.probability:
             best = window
         if on_window:
             on_window(window)
+    for judged in judge.finish():
+        take(*judged)
     keep(detector.finish(recent.end / SAMPLE_RATE))
     scores = np.zeros(len(ensemble.names)) if best is None else best.probabilities
     return {
