@@ -37,7 +37,7 @@ BACKGROUNDS = {  # split: {noise: part of a file name}
     "validation": {"restaurant": "restaurant", "highway": "highway", "rain on a tent": "rain-on-tent",
                    "station": "subway-station"}}
 SNRS_DB = (20, 10, 5, 0, -5)
-LEAD_S = 60  # of noise before a clip in a recording
+AROUND_S = {"short recordings": (4, 5), "recordings": (60, 5)}  # of noise before and after a clip
 
 
 def mp3(samples, compression):
@@ -99,22 +99,22 @@ def measure(ensemble, clips, label, changes, seed):
     return rows
 
 
-def found_in_recording(ensemble, samples, background, snr_db):
-    """Whether main.py finds an event where a clip lies in a recording of noise: LEAD_S seconds before it, a few after it."""
-    first, rest = int(LEAD_S * SAMPLE_RATE), 5 * SAMPLE_RATE
-    recording = scenes.loop_to(background, first + len(samples) + rest, np.random.default_rng(0)).copy()
+def found_in_recording(ensemble, samples, background, snr_db, before_s, after_s):
+    """Whether main.py finds an event where a clip lies in a recording of noise, with so many seconds of it before and after."""
+    first = before_s * SAMPLE_RATE
+    recording = scenes.loop_to(background, first + len(samples) + after_s * SAMPLE_RATE, np.random.default_rng(0)).copy()
     place = slice(first, first + len(samples))
     recording[place] = scenes.mix(recording[place], samples, -snr_db)  # the noise stays, the clip is scaled
     events = scan([recording / max(1.0, float(np.abs(recording).max()))], ensemble)["events"]
-    return any(event["start_s"] < LEAD_S + len(samples) / SAMPLE_RATE and event["end_s"] > LEAD_S for event in events)
+    return any(event["start_s"] < before_s + len(samples) / SAMPLE_RATE and event["end_s"] > before_s for event in events)
 
 
-def measure_in_recordings(ensemble, clips, label, ambience):
+def measure_in_recordings(ensemble, clips, label, ambience, before_s, after_s):
     """Rows (noise, condition, recall, false-positive rate) of clips in recordings of noise."""
     rows = []
     for name, background in tqdm(ambience.items(), unit="noise", disable=None):
         for snr in SNRS_DB:
-            found = np.array([found_in_recording(ensemble, samples, background, snr) for samples in clips])
+            found = np.array([found_in_recording(ensemble, samples, background, snr, before_s, after_s) for samples in clips])
             rows.append((name, f"{snr} dB", float(found[label == 1].mean()), float(found[label == 0].mean())))
     return rows
 
@@ -158,7 +158,7 @@ def main(argv=None):
     clips = [read_audio(path) for path in files]
     ambience = {name: read_audio(path) for name, path in found.items()}
     rows = measure(ensemble, clips, label, conditions(ambience), args.seed)
-    in_recordings = measure_in_recordings(ensemble, clips, label, ambience)
+    in_recordings = {name: measure_in_recordings(ensemble, clips, label, ambience, *around) for name, around in AROUND_S.items()}
     clean = rows[0][2]
 
     def table(rows, header):
@@ -168,9 +168,10 @@ def main(argv=None):
 
     text = (f"# Stress curves\n\n{command_given(__file__, argv)}: {int(label.sum())} screams and {int((1 - label).sum())} other "
             f"clips of the {args.split} split, what main.py makes an event of.\n\n"
-            f"{table(rows, ['change', 'step'])}\n"
-            f"## In recordings\n\nThe same clips, each after {LEAD_S} s of the same noise: what main.py makes an event of.\n\n"
-            f"{table(in_recordings, ['noise', 'step'])}")
+            f"{table(rows, ['change', 'step'])}")
+    for name, (before_s, after_s) in AROUND_S.items():
+        text += (f"\n## In {name}\n\nThe same clips, each with {before_s} s of the noise before it and {after_s} s after it: "
+                 f"what main.py makes an event of.\n\n{table(in_recordings[name], ['noise', 'step'])}")
     print(text)
     name = "stress" if args.split == "test" else f"stress_{args.split}"
     write_text(os.path.join(args.out, f"{name}.md"), text)

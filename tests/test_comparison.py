@@ -13,14 +13,15 @@ import types
 import numpy as np
 import pytest
 import soundfile
-from stand_in import sounding
+from stand_in import StandIn, scene, sounding
 from synthetic_artifacts import write_artifacts
 from window_table import window_table
 
 from utils.artifacts import ArtifactError
-from utils.comparison import (VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
-                              plot_comparison, refuse_seen_clips, reliability, score_rows, stored_window, warn_of_few_clips)
-from utils.audio import SAMPLE_RATE, WINDOW, clean_window
+from utils.comparison import (VOTE, StoredClip, clip_scores, confused_classes, figure_rows, figures_of, file_sizes,
+                              mean_over_windows, plot_comparison, refuse_seen_clips, reliability, score_rows,
+                              warn_of_few_clips)
+from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_S, clean_window, read_audio, trim_silence
 from utils.background_noise import subtract_own_noise
 from utils.dataset import Clip, read_windows
 from utils.ensemble import MODEL_FILES, combine
@@ -29,6 +30,7 @@ from utils.features import describe_window
 from utils.loudness import window_level
 from utils.noise_level import NOISE_FILE, NoiseLevel
 from utils.ranking import recording_probabilities
+from utils.scan import scan
 from utils.tables import markdown_table, write_csv, write_text
 
 
@@ -67,39 +69,51 @@ def test_a_clip_is_ranked_as_a_recording_and_is_called_if_one_window_is():
     assert list(scores) == ["svm", "cnn", "cnn_mel", VOTE]
 
 
-def test_the_samples_of_a_stored_window_are_those_that_stage_1_described(tmp_path):
+def stored(path, starts_s):
+    return StoredClip(str(path), np.round(starts_s, 4))  # as the table has them
+
+
+def window_of(clip, start_s):
+    return clip.cut(round(start_s, 4), round(start_s, 4) + WINDOW_S)
+
+
+def test_the_samples_of_a_stored_clip_are_those_that_stage_1_described(tmp_path):
     """The clip begins and ends with silence, which stage 1 leaves out; the table holds the starts rounded."""
     rng, path = np.random.default_rng(0), tmp_path / "clip.wav"
     samples = np.concatenate([np.zeros(7_001), rng.uniform(-0.5, 0.5, 100_003), np.zeros(9_000)])
     soundfile.write(path, samples, SAMPLE_RATE)
-    features, _, _, start_s, level_db = describe_clip(Clip(str(path), "scream", "s", "g", "c"))
+    features, _, _, starts_s, level_db = describe_clip(Clip(str(path), "scream", "s", "g", "c"))
     assert len(features) == 3
-    windows = windows_of([(str(path), 1, "s", "c")] * 3)
-    windows.start_s[:] = np.round(start_s, 4)
+    clip = stored(path, starts_s)
     for row in (2, 0, 1):
-        described, _, _ = describe_window(clean_window(stored_window(windows, row)))
+        described, _, _ = describe_window(clean_window(window_of(clip, starts_s[row])))
         np.testing.assert_array_equal(described, features[row])
-        assert level_db[row] == window_level(stored_window(windows, row)), "as main.py hears it"
+        assert level_db[row] == window_level(window_of(clip, starts_s[row])), "as main.py hears it"
+    whole, _ = trim_silence(read_audio(str(path)))
+    np.testing.assert_array_equal(clip.cut(-30.0, starts_s[1]), whole[: 65024 // 2])
+    np.testing.assert_array_equal(clip.cut(starts_s[2], 100.0), whole[65024:])
+    assert not len(clip.cut(-30.0, 0.0))
 
 
 def test_a_clip_that_has_changed_is_refused(tmp_path):
     path = tmp_path / "clip.wav"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 100_000), SAMPLE_RATE)
-    windows = windows_of([(str(path), 1, "s", "c")] * 2)
-    windows.start_s[:] = [1.4745, 1.5]
-    assert len(stored_window(windows, 0)) == WINDOW
+    assert len(window_of(stored(path, [0.0, 1.4745]), 1.4745)) == WINDOW
     with pytest.raises(ArtifactError, match=r"clip\.wav .*extract_features\.py"):
-        stored_window(windows, 1)
+        window_of(stored(path, [0.0, 1.5]), 0.0)
 
 
-def test_a_clip_that_has_gone_is_named():
-    with pytest.raises(ArtifactError, match=r"^gone\.wav: .*extract_features\.py"):
-        stored_window(windows_of([("gone.wav", 1, "s", "c")]), 0)
+def test_a_clip_that_is_gone_is_named():
+    with pytest.raises(ArtifactError, match=r"gone\.wav.*extract_features\.py"):
+        window_of(stored("gone.wav", [0.0]), 0.0)
 
 
-def test_the_vote_hears_a_noisy_window_again():
-    """Both windows of the second clip are noisy and likely enough; it is the second that is a scream without its noise."""
-    heard = []
+def test_the_vote_hears_noisy_windows_again(tmp_path):
+    """Both windows of the clip are noisy and likely enough; it is the second that is a scream without its noise."""
+    heard, samples = [], sounding(0)[:60_000]
+    soundfile.write(tmp_path / "b.wav", np.tile(samples, 2)[:90_000] / 5, SAMPLE_RATE, subtype="FLOAT")
+    windows = windows_of([(str(tmp_path / "b.wav"), 0, "field", "dog")] * 2)
+    windows.start_s[:] = 1.4744, 0.0  # in any order
 
     class Again(ThreeModels):
         noise = NoiseLevel(np.zeros(34), np.ones(34), np.zeros(34), 30.0)
@@ -109,14 +123,26 @@ def test_the_vote_hears_a_noisy_window_again():
             heard.append(windows[0])
             return np.full((1, 3), 0.9 if len(heard) == 2 else 0.001)
 
-    rows = np.array([2, 3])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.comparison.stored_window", lambda windows, row: sounding(row))
-        label, scores = clip_scores(WINDOWS, rows, Again(), np.full((2, 3), 0.2))
+    label, scores = clip_scores(windows, np.array([0, 1]), Again(), np.full((2, 3), 0.2))
     assert label.tolist() == [0] and scores[VOTE][1].tolist() == [True] and len(heard) == 2
-    expected = [clean_window(subtract_own_noise(sounding(row))) for row in rows]
-    np.testing.assert_array_equal(heard, expected)
+    clip = stored(tmp_path / "b.wav", [0.0, 1.4745])
+    np.testing.assert_array_equal(heard, [clean_window(subtract_own_noise(window_of(clip, start))) for start in (0.0, 1.4745)])
     assert scores[VOTE][0] == pytest.approx(0.2), "ranking does not know of the noise"
+
+
+def test_a_clip_is_called_as_main_calls_it(tmp_path):
+    """A weak scream beside some seconds of noise: no window is called by the vote, but it stands out."""
+    soundfile.write(tmp_path / "a.wav", scene(8, [(2.0, 0.7)], snr=0), SAMPLE_RATE, subtype="FLOAT")
+    ensemble, described = StandIn(), []
+    record = scan([read_audio(str(tmp_path / "a.wav"))], ensemble, on_window=described.append)
+    probabilities = np.stack([window.probabilities for window in described])
+    assert record["verdict"] == "scream" and not any(window.verdict for window in described)
+    ensemble.noise = None
+    windows = windows_of([(str(tmp_path / "a.wav"), 1, "field", "voice")] * len(described))
+    windows.start_s[:] = [window.start_s for window in described]
+    rows = np.random.default_rng(0).permutation(len(described))
+    _, scores = clip_scores(windows, rows, ensemble, probabilities[rows])
+    assert scores[VOTE][1].tolist() == [True]
 
 
 def test_the_mean_over_windows_is_that_of_log_odds():

@@ -8,16 +8,18 @@ from stand_in import StandIn, sounding
 
 from utils import extraction, noise_level, scenes
 from utils.artifacts import ArtifactError, write_json
-from utils.audio import SAMPLE_RATE, WINDOW, clean_window
+from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window
 from utils.background_noise import subtract_own_noise
 from utils.dataset import Clip
 from utils.ensemble import Ensemble, verdict_in_noise
-from utils.events import Background
+from utils.events import EventSettings
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS, describe_window
 from utils.noise_level import NOISE_FILE, NOISY_FROM, NoiseLevel, as_json, fit_noise_level, read_noise_level
-from utils.scan import scan, verdicts_alone
+from utils.scan import Judge, RecentSamples, ScoredWindow, scan, verdict_alone
 
 SETTINGS = {"signal": SIGNAL_SETTINGS}
+
+HOP_S = WINDOW_HOP / SAMPLE_RATE
 
 
 def level_of_first_feature(probability_at_1):
@@ -104,48 +106,109 @@ class HearsAgain(Ensemble):
         return np.stack([self.again] * len(windows))
 
 
+def alone(ensemble, probabilities, samples, start_s=0.0):
+    """verdict_alone of a window of a recording that holds these samples from start_s on."""
+    recent = RecentSamples()
+    recent.add(np.concatenate([np.full(round(start_s * SAMPLE_RATE), 0.3, np.float32), samples]))
+    pooled, votes, verdict = ensemble.combine(probabilities[None])
+    window = ScoredWindow(start_s, start_s + WINDOW_S, (0.0, 3.0), 0.0, 0.0, probabilities, pooled[0], votes[0], bool(verdict[0]))
+    return verdict_alone(recent, ensemble, window)
+
+
 @pytest.mark.parametrize("first, probability, noisy, verdict, looks", [
     (-1.0, 0.9, 30, True, 1), (-1.0, 0.05, 30, False, 1), (-2.9, 0.9, 30, True, 1), (-3.0, 0.9, 30, False, 0),
     (0.1, 0.1, 30, True, 0), (-1.0, 0.9, -30, False, 0),
 ], ids=["heard again", "not heard again", "just probable enough", "too improbable", "a scream in any case", "no noise"])
 def test_a_noisy_window_is_heard_again(first, probability, noisy, verdict, looks):
     ensemble = HearsAgain(np.full(6, probability), NoiseLevel(np.zeros(34), np.ones(34), np.zeros(34), float(noisy)))
-    assert verdicts_alone(ensemble, at(first)[None], np.zeros((1, 34)), sounding).tolist() == [verdict]
+    assert alone(ensemble, at(first), sounding(0)) is verdict
     assert len(ensemble.heard) == looks
 
 
-def test_each_window_is_heard_with_its_own_sound():
-    ensemble = HearsAgain(at(2.0), level_of_first_feature(0.999))
-    probabilities, features = np.stack([at(-1), at(1), at(-1)]), features_with([-1, 1, 1])
-    assert verdicts_alone(ensemble, probabilities, features, sounding).tolist() == [False, True, True]
+@pytest.mark.parametrize("start_s", [0.0, 2.0])
+def test_a_window_is_heard_with_its_own_sound_and_its_own_noise(start_s, monkeypatch):
+    ensemble, described = HearsAgain(at(2.0), level_of_first_feature(0.999)), []
+    monkeypatch.setattr("utils.scan.describe_window", lambda window: [described.append(window) or features_with([1])[0]])
+    assert alone(ensemble, at(-1), sounding(2), start_s) is True
     [heard] = ensemble.heard
     np.testing.assert_array_equal(heard[0], clean_window(subtract_own_noise(sounding(2))))
+    np.testing.assert_array_equal(described[0], clean_window(sounding(2)))
+    monkeypatch.setattr("utils.scan.describe_window", lambda window: [features_with([-1])[0]])
+    assert alone(ensemble, at(-1), sounding(2), start_s) is False and len(ensemble.heard) == 1, "no noise"
 
 
-def test_what_is_nothing_but_noise_is_heard_as_it_is():
-    quiet = np.zeros(WINDOW, np.float32)
+def test_what_is_nothing_but_noise_is_heard_as_it_is(monkeypatch):
+    monkeypatch.setattr("utils.scan.subtract_own_noise", np.zeros_like)
     for log_odds, verdict in ((-1.0, True), (-2.0, False)):  # the shift is 1.75
         ensemble = HearsAgain(at(9), NoiseLevel(np.zeros(34), np.ones(34), np.zeros(34), 30.0))
-        assert verdicts_alone(ensemble, at(log_odds)[None], np.zeros((1, 34)), lambda index: quiet).tolist() == [verdict]
+        assert alone(ensemble, at(log_odds), sounding(0)) is verdict
         assert not ensemble.heard
 
 
 def test_without_a_noise_level_the_vote_alone_decides():
     ensemble = HearsAgain(at(9), None)
-    assert verdicts_alone(ensemble, np.array([[0.4] * 6, [0.6] * 6]), np.zeros((2, 34)), sounding).tolist() == [False, True]
+    assert alone(ensemble, np.full(6, 0.4), sounding(0)) is False and alone(ensemble, np.full(6, 0.6), sounding(0)) is True
     assert not ensemble.heard
 
 
-def test_the_noise_counts_only_where_nothing_before_is_known():
-    background = Background(1.5)
-    asked = []
+def judged(monkeypatch, probabilities, heard, noisy=False, called=(), **settings):
+    """[(number of windows given so far, number of the window, verdict)] of windows with these probabilities.
 
-    def alone():
-        asked.append(True)
-        return True
+    heard: what a second look hears in a window at each start in half windows, 0.1 where it does not say. noisy: what the vote
+    says of a window alone. called: numbers of the windows that the vote calls a scream.
+    """
+    monkeypatch.setattr("utils.scan.verdict_alone", lambda recent, ensemble, window: noisy or window.verdict)
+    monkeypatch.setattr("utils.scan.second_look", lambda recent, ensemble, judged_s, starts_s, known_s=None: [
+        heard.get(round(start_s / HOP_S), 0.1) for start_s in starts_s])
+    judge, known = Judge(None, None, EventSettings(**settings)), []
+    for number, probability in enumerate(probabilities):
+        start_s = number * HOP_S
+        window = ScoredWindow(start_s, start_s + WINDOW_S, (start_s, start_s + HOP_S), 0.0, 0.0, np.full(6, probability),
+                              probability, 4 * (number in called), number in called)
+        known += [(number + 1, round(first.start_s / HOP_S), bool(verdict)) for first, verdict in judge.add(window)]
+        assert judge.needed_from_s <= start_s - 30
+    known += [(len(probabilities), round(first.start_s / HOP_S), bool(verdict)) for first, verdict in judge.finish()]
+    assert [number for _, number, _ in known] == list(range(len(probabilities))), "each window once, in order"
+    return known
 
-    judged = [background.judge(index * 1.5, 0, 0.3, False, lambda starts: np.ones(len(starts)), alone) for index in range(20)]
-    assert sum(judged) == len(asked) and judged[0] and not any(judged[-10:])
+
+def test_an_early_window_waits_for_what_comes_after_and_the_next_ones_with_it(monkeypatch):
+    for heard, verdict in ((0.9, True), (0.2, False)):
+        known = judged(monkeypatch, [0.01, 0.4] + [0.01] * 20, {1: heard}, noisy=True)
+        assert known[0] == (1, 0, False) and known[1] == (11, 1, verdict)  # 7 windows that do not overlap it
+        assert all(told == max(11, number + 1) and not called for told, number, called in known[2:])
+
+
+def test_a_window_that_the_vote_calls_a_scream_waits_for_nothing(monkeypatch):
+    known = judged(monkeypatch, [0.01, 0.2, 0.01, 0.3, 0.7, 0.3, 0.3] + [0.01] * 20, {}, called=[4])
+    assert known[4] == (5, 4, True), "not for an earlier one"
+    assert [told for told, _, _ in known] == [1, 5, 5, 5, 5, 6, *[12] * 6, *range(13, 28)]
+    assert known[5] == (6, 5, False), "of the same sound"
+
+
+def test_what_ends_too_early_is_judged_by_all_there_is(monkeypatch):
+    for noisy in (False, True):
+        for heard, verdict in ((0.9, True), (0.2, noisy)):
+            known = judged(monkeypatch, [0.4, 0.01, 0.01], {0: heard}, noisy=noisy)
+            assert known == [(3, 0, verdict), (3, 1, False), (3, 2, False)]
+        assert judged(monkeypatch, [0.4], {0: 0.9}, noisy=noisy) == [(1, 0, noisy)], "nothing around it"
+
+
+def test_minutes_of_silence_do_not_keep_a_window_waiting(monkeypatch):
+    known = judged(monkeypatch, [0.4] + [0.0] * 100, {0: 0.9}, noisy=True)
+    assert known[0] == (22, 0, True)  # 30 s
+
+
+def test_the_noise_counts_only_where_too_little_is_known(monkeypatch):
+    known = judged(monkeypatch, [0.3] * 20, {}, noisy=True)
+    assert not any(called for _, _, called in known)
+    assert all(called for _, _, called in judged(monkeypatch, [0.3, 0.3], {}, noisy=True))
+
+
+@pytest.mark.parametrize("settings", [{"contrast": False}, {"threshold": 0.5}, {"min_votes": 3}])
+def test_with_a_rule_of_ones_own_no_window_waits(monkeypatch, settings):
+    known = judged(monkeypatch, [0.3, 0.7] * 5, {}, noisy=True, called=range(1, 10, 2), **settings)
+    assert known == [(number + 1, number, number % 2 == 1) for number in range(10)]
 
 
 class InNoise(StandIn):
@@ -157,18 +220,26 @@ class InNoise(StandIn):
 
 
 
-@pytest.mark.parametrize("seconds, noisy, verdict", [(4, -30, "non_scream"), (4, 30, "scream"), (60, 30, "scream")])
-def test_a_weak_scream_in_a_noisy_clip_is_an_event(seconds, noisy, verdict):
-    rng = np.random.default_rng(3)
-    samples = 0.1 * rng.normal(size=seconds * SAMPLE_RATE)
-    at = np.arange(SAMPLE_RATE)
-    samples[SAMPLE_RATE : 2 * SAMPLE_RATE] += 0.1 * np.sin(2 * np.pi * 2000 * at / SAMPLE_RATE)
-    quiet = scan([samples.astype(np.float32)], InNoise(-30.0))
-    assert quiet["verdict"] == "non_scream" and 0.1 < quiet["probability"] < 0.5
-    record = scan([samples.astype(np.float32)], InNoise(float(noisy)))
-    assert record["verdict"] == verdict
+def weak_scream(seconds):
+    """Noise, and from 1 to 2 s a tone that the stand-in takes for a scream, but not quite."""
+    samples = 0.1 * np.random.default_rng(3).normal(size=seconds * SAMPLE_RATE)
+    samples[SAMPLE_RATE : 2 * SAMPLE_RATE] += 0.1 * np.sin(2 * np.pi * 2000 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)
+    return [samples.astype(np.float32)]
+
+
+@pytest.mark.parametrize("noisy, verdict", [(-30, "non_scream"), (30, "scream")])
+def test_a_weak_scream_in_a_noisy_clip_is_an_event(noisy, verdict):
+    record, quiet = scan(weak_scream(4), InNoise(float(noisy))), scan(weak_scream(4), InNoise(-30.0))
+    assert record["verdict"] == verdict and len(record["events"]) == (verdict == "scream")
     assert record["probability"] == quiet["probability"], "ranking does not know of the noise"
-    assert all(event["start_s"] < 3 for event in record["events"]) and len(record["events"]) == (verdict == "scream")
+    assert 0.1 < quiet["probability"] < 0.5
+
+
+@pytest.mark.parametrize("seconds", [6, 10, 60])
+@pytest.mark.parametrize("noisy", [-30.0, 30.0])
+def test_a_weak_scream_beside_some_seconds_of_noise_is_an_event(seconds, noisy):
+    [event] = scan(weak_scream(seconds), InNoise(noisy))["events"]
+    assert event["start_s"] < 1.5 < event["end_s"] and event["votes"] == 0
 
 
 def test_rows_in_noise_hold_clip_and_noise(monkeypatch):

@@ -21,6 +21,7 @@ from utils.scan import Judge, ScoredWindow
 VOTE = "vote"
 MEAN = "vote, mean of windows"  # a clip's probability as audio taggers are usually scored, for comparison with them
 FEW_CLIPS = 10  # with fewer of a label each of them is worth more than 0.1 of recall or of the false-positive rate
+ROUNDED = 2  # samples by which the start of a window in the table may be off
 COLUMNS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1", "roc_auc": "ROC-AUC", "mcc": "MCC",
            "average_precision": "AP", "recall_at_1_fpr": "recall at 1 % FP", "recall_at_5_fpr": "recall at 5 % FP",
            "false_positive_rate": "FP rate", "ms_per_window": "ms/window", "file_mb": "MB"}
@@ -68,8 +69,8 @@ class StoredClip:
         self.path, self.starts_s = path, np.asarray(starts_s)
 
     @functools.cached_property
-    def samples(self):
-        """(float32 [n], offset in the file): silence at both ends left out.
+    def samples_and_starts(self):
+        """(float32 [n], offset of each window in the file [n_windows]): silence at both ends is left out.
 
         Raises ArtifactError if the clip cannot be read, or is not the one that stage 1 has read.
         """
@@ -77,17 +78,18 @@ class StoredClip:
             samples, offset = trim_silence(read_audio(self.path))
         except AudioError as error:
             raise ArtifactError(f"{error}; the vote hears some windows again, in the clips that {EXTRACT} has read") from error
-        expected = np.array(window_starts(len(samples))) + offset
-        apart = np.abs(expected - self.starts_s[:, None] * SAMPLE_RATE).min(axis=1)  # rounded in the table
-        if apart.max() > 2:
+        starts = np.array(window_starts(len(samples))) + offset
+        if np.abs(starts - self.starts_s[:, None] * SAMPLE_RATE).min(axis=1).max() > ROUNDED:
             raise ArtifactError(f"{self.path} is not what {EXTRACT} has read: run it again")
-        return samples, offset
+        return samples, starts
 
     def cut(self, from_s, to_s):
         """The samples between two moments of the file, fewer where the clip begins or ends: float32 [n]."""
-        samples, offset = self.samples
-        first, last = (max(0, round(moment * SAMPLE_RATE) - offset) for moment in (from_s, to_s))
-        return samples[first:last]
+        samples, starts = self.samples_and_starts
+        first = round(from_s * SAMPLE_RATE)
+        window = starts[np.abs(starts - first).argmin()]
+        first = (window if abs(window - first) <= ROUNDED else first) - starts[0]
+        return samples[max(0, first) : max(0, first + round((to_s - from_s) * SAMPLE_RATE))]
 
 
 def clip_verdict(ensemble, windows, probabilities):

@@ -6,6 +6,7 @@ length of the recording: a few batches of windows and the last half minute are h
 
 import collections
 import functools
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +16,8 @@ import numpy as np
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, without_offset
 from utils.background_noise import noise_power, subtract_noise, subtract_own_noise
 from utils.ensemble import verdict_in_noise
-from utils.events import BACKGROUND_S, DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector, background_of
+from utils.events import (BACKGROUND_S, DEFAULT_SETTINGS, SAME_SOUND_S, STANDS_OUT_FROM, Background, EventDetector,
+                          background_of)
 from utils.features import describe_window
 from utils.loudness import loud_part, loud_samples, window_level
 from utils.ranking import RecordingProbability
@@ -136,13 +138,13 @@ class RecentSamples:
         return np.concatenate(parts)
 
 
-def second_look(recent, ensemble, judged_s, known_s, starts_s):
+def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
     """Probability [n] of windows on a second look, which hears less of the background.
 
     recent: RecentSamples. judged_s: start of the window that is judged, in seconds; the noise before it is the background, and
-    so is what is known after it, until known_s, unless that is None. starts_s: starts of the windows to look at [n]. Each
-    model hears the loud part of a window, as if it were a short clip, twice: as it is, and with the noise taken out of the
-    window first; all that has a say in the probability.
+    so is the noise after it, until known_s, if that is given. starts_s: starts of the windows to look at [n]. Each model hears
+    the loud part of a window, as if it were a short clip, twice: as it is, and with the noise taken out of the window first;
+    all that has a say in the probability.
     """
     background = recent.cut(*background_of(judged_s))
     if known_s is not None:
@@ -186,7 +188,7 @@ class Judge:
     """Which windows of a recording are screams, beside what surrounds them; fed window by window.
 
     Where too little is known before a window, and the vote does not call it a scream, it waits until enough is known after
-    it, some 14 s, or the recording ends; the windows after it wait with it.
+    it, some 14 s, or the recording ends; the windows after it wait with it. Only what the vote calls a scream waits for nothing.
     """
 
     def __init__(self, recent, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP):
@@ -195,6 +197,7 @@ class Judge:
         self.background = Background(hop / SAMPLE_RATE, settings.second_look)
         self.waiting = collections.deque()  # (ScoredWindow, verdict), None for one that is not known yet
         self.newest = None  # ScoredWindow
+        self.called_s = -math.inf  # start of the last one that the vote called a scream
 
     @property
     def needed_from_s(self):
@@ -204,12 +207,15 @@ class Judge:
     def add(self, window):
         """The next ScoredWindow. Yields (ScoredWindow, verdict) of those that are known by now, in order."""
         self.newest = window
+        if window.verdict:
+            self.called_s = window.start_s
         self.waiting.append((window, self._beside_those_before(window)))
         while self.waiting:
             first, verdict = self.waiting[0]
             if verdict is None:
                 verdict = self._beside_those_around(first)
-            if verdict is None and window.start_s - first.start_s < BACKGROUND_S:  # later there was silence, which tells nothing
+            since_s = window.start_s - first.start_s
+            if verdict is None and not window.verdict and since_s < BACKGROUND_S:  # all this time silence, which tells nothing
                 return
             self.waiting.popleft()
             yield first, self._at_last(first) if verdict is None else verdict
@@ -225,7 +231,8 @@ class Judge:
             return window.verdict
         verdict = self.background.judge(window.start_s, window.votes, window.probability, window.verdict,
                                         self._look_again(window, None))
-        if verdict is None and (window.verdict or window.probability < STANDS_OUT_FROM):
+        same_sound = window.start_s - self.called_s < SAME_SOUND_S  # as one that the vote calls a scream
+        if verdict is None and (same_sound or window.probability < STANDS_OUT_FROM):
             return window.verdict
         return verdict
 
@@ -237,7 +244,7 @@ class Judge:
         return self._beside_those_around(window, nothing_follows=True) or verdict_alone(self.recent, self.ensemble, window)
 
     def _look_again(self, window, known_s):
-        return functools.partial(second_look, self.recent, self.ensemble, window.start_s, known_s)
+        return functools.partial(second_look, self.recent, self.ensemble, window.start_s, known_s=known_s)
 
 
 def rounded(event):
