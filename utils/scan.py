@@ -16,8 +16,7 @@ import numpy as np
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, without_offset
 from utils.background_noise import noise_power, subtract_noise, subtract_own_noise
 from utils.ensemble import verdict_in_noise
-from utils.events import (BACKGROUND_S, DEFAULT_SETTINGS, SAME_SOUND_S, STANDS_OUT_FROM, Background, EventDetector,
-                          background_of)
+from utils.events import BACKGROUND_S, DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector, background_of
 from utils.features import describe_window
 from utils.loudness import loud_part, loud_samples, window_level
 from utils.ranking import RecordingProbability
@@ -231,8 +230,8 @@ class Judge:
             return window.verdict
         verdict = self.background.judge(window.start_s, window.votes, window.probability, window.verdict,
                                         self._look_again(window, None))
-        same_sound = window.start_s - self.called_s < SAME_SOUND_S  # as one that the vote calls a scream
-        if verdict is None and (same_sound or window.probability < STANDS_OUT_FROM):
+        open_event = window.start_s - self.called_s < WINDOW_S + self.settings.max_gap  # its end is told without waiting
+        if verdict is None and (open_event or window.probability < STANDS_OUT_FROM):
             return window.verdict
         return verdict
 
