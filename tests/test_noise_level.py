@@ -158,15 +158,18 @@ def judged(monkeypatch, probabilities, heard, noisy=False, called=(), **settings
     says of a window alone. called: numbers of the windows that the vote calls a scream.
     """
     monkeypatch.setattr("utils.scan.verdict_alone", lambda recent, ensemble, window: noisy or window.verdict)
-    monkeypatch.setattr("utils.scan.second_look", lambda recent, ensemble, judged_s, starts_s, known_s=None: [
-        heard.get(round(start_s / HOP_S), 0.1) for start_s in starts_s])
+    def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
+        assert known_s in (None, judge.newest.end_s) and (known_s is None) == (judged_s == judge.newest.start_s > 13)
+        return [heard.get(round(start_s / HOP_S), 0.1) for start_s in starts_s]
+
+    monkeypatch.setattr("utils.scan.second_look", second_look)
     judge, known = Judge(None, None, EventSettings(**settings)), []
     for number, probability in enumerate(probabilities):
         start_s = number * HOP_S
         window = ScoredWindow(start_s, start_s + WINDOW_S, (start_s, start_s + HOP_S), 0.0, 0.0, np.full(6, probability),
                               probability, 4 * (number in called), number in called)
         known += [(number + 1, round(first.start_s / HOP_S), bool(verdict)) for first, verdict in judge.add(window)]
-        assert judge.needed_from_s <= start_s - 30
+        assert judge.needed_from_s <= min(start_s, len(known) * HOP_S) - 30, "for the next one to be judged"
     known += [(len(probabilities), round(first.start_s / HOP_S), bool(verdict)) for first, verdict in judge.finish()]
     assert [number for _, number, _ in known] == list(range(len(probabilities))), "each window once, in order"
     return known

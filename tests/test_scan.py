@@ -430,6 +430,17 @@ def test_a_second_look_scores_the_loud_part_with_and_without_the_noise():
         np.testing.assert_array_equal(heard, clean_window(sound[start:end]))
 
 
+def test_a_second_look_takes_out_the_noise_after_a_window_too(monkeypatch):
+    samples, recent = noisy_recording(snr=20)
+    asked = []
+    monkeypatch.setattr("utils.scan.noise_power", lambda noise: asked.append(noise) or noise_power(noise))
+    for known_s in (None, 30.0):
+        second_look(recent, StandIn(), 10.0, [10.0], known_s)
+    before, after = (round(moment * SAMPLE_RATE) for moment in (10.0 - SAME_SOUND_S, 10.0 + WINDOW_S))
+    np.testing.assert_array_equal(asked[0], samples[:before])
+    np.testing.assert_array_equal(asked[1], np.concatenate([samples[:before], samples[after:]]))
+
+
 @pytest.mark.parametrize("offset", [-0.3, 0.01, 0.1])
 def test_an_offset_changes_nothing_on_a_second_look(offset):
     samples, recent = noisy_recording(snr=6)
