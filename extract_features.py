@@ -156,7 +156,7 @@ def write_table(path, readable, clips, splits):
     place |= {clip.path: (clip.group, "train") for clip, *_ in readable if clip.source == SYNTHESISED}
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as table:
         rows = csv.writer(table)
-        rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class", "level_db"])
+        rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class", "band_level_db"])
         for clip, features, start_s, level_db in readable:
             group, split = place[clip.path]
             for values, start, level in zip(features, start_s, level_db):

@@ -8,7 +8,6 @@ The stages run alone, one after another, on one thread; the whole runs as `main.
 """
 
 import argparse
-import functools
 import os
 import pathlib
 import resource
@@ -28,13 +27,14 @@ import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
 from utils.artifacts import run_stage  # noqa: E402
-from utils.audio import SAMPLE_RATE, WINDOW_HOP, clean_window, cut_windows, read_audio, read_blocks  # noqa: E402
+from utils.audio import SAMPLE_RATE, WINDOW_S, clean_window, cut_windows, read_audio, read_blocks  # noqa: E402
 from utils.calibration import probability_of  # noqa: E402
 from utils.ensemble import classical_score, load_ensemble  # noqa: E402
-from utils.events import DEFAULT_SETTINGS, Background, EventDetector, background_of  # noqa: E402
+from utils.events import DEFAULT_SETTINGS, EventDetector  # noqa: E402
 from utils.features import describe_windows  # noqa: E402
+from utils.loudness import window_level  # noqa: E402
 from utils.options import add_trust_option  # noqa: E402
-from utils.scan import BATCH, RecentSamples, second_look  # noqa: E402
+from utils.scan import BATCH, Judge, RecentSamples, ScoredWindow  # noqa: E402
 from utils.tables import markdown_table  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -86,24 +86,26 @@ def time_stages(path, ensemble):
     def network_scores(name, spectrograms):
         return ensemble.only(name).network_scores(*spectrograms)[name]
 
-    detector, background, recent = EventDetector(DEFAULT_SETTINGS), Background(WINDOW_HOP / SAMPLE_RATE), RecentSamples()
+    detector, recent = EventDetector(DEFAULT_SETTINGS), RecentSamples()
+    judge = Judge(recent, ensemble)
     cuts = cut_windows(recent.remember(read_blocks(path)))
     while batch := timed("decode, resample, cut", lambda: [cut for cut, _ in zip(cuts, range(BATCH))]):
-        cleaned = timed("clean", lambda batch: [clean_window(samples) for _, samples in batch], batch)
-        kept = [(start, samples, window) for (start, samples), window in zip(batch, cleaned) if window is not None]
+        cleaned = timed("clean", lambda batch: [(clean_window(samples), window_level(samples)) for _, samples in batch], batch)
+        kept = [(start, level_db, window) for (start, _), (window, level_db) in zip(batch, cleaned) if window is not None]
         if not kept:
             continue
         features, *spectrograms = timed("features and spectrograms", describe_windows, [window for *_, window in kept])
         raw = {name: timed(name, classical_score, pipeline, features) for name, pipeline in ensemble.classical.items()}
         raw |= {name: timed(name, network_scores, name, spectrograms) for name in ensemble.networks}
-        vote = timed("vote and events", ensemble.combine, np.stack(
-            [probability_of(raw[name], ensemble.calibrations[name]) for name in ensemble.names], axis=1))
-        for (start, *_), probability, votes, verdict in zip(kept, *vote):
+        probabilities = np.stack([probability_of(raw[name], ensemble.calibrations[name]) for name in ensemble.names], axis=1)
+        vote = timed("vote and events", ensemble.combine, probabilities)
+        for (start, level_db, _), each, probability, votes, verdict in zip(kept, probabilities, *vote):
             start_s = start / SAMPLE_RATE
-            verdict = timed("second looks", background.judge, start_s, votes, probability, verdict,
-                            functools.partial(second_look, recent, ensemble, start_s))
-            timed("vote and events", detector.add, start_s, start_s + 1.47, votes, probability, verdict)
-        recent.forget(background_of(start_s)[0])
+            window = ScoredWindow(start_s, start_s + WINDOW_S, (start_s, start_s + 1.47), 0.0, level_db, each, probability, votes,
+                                  bool(verdict))
+            for judged, called in timed("second looks", list, judge.add(window)):
+                timed("vote and events", detector.add, *judged.core, judged.votes, judged.probability, called)
+        recent.forget(judge.needed_from_s)
     return seconds
 
 

@@ -35,7 +35,7 @@ def write_artifacts(folder, n_clips=60, seed=0):
         background = f"group-{(clip + 2) % n_clips // 2}"
         copies.append([f"clips/{clip}.wav", label, *values, source, group, sound_class, source, background])
     for path, last_columns, table in [
-            (paths["audio_features.csv"], ["start_s", "source", "group", "split", "sound_class", "level_db"], rows),
+            (paths["audio_features.csv"], ["start_s", "source", "group", "split", "sound_class", "band_level_db"], rows),
             (paths[AUGMENTED_CSV], ["source", "group", "sound_class", "mix_source", "mix_group"], copies),
             (paths[NOISE_CSV], ["source", "group", "sound_class", "mix_source", "mix_group"], copies)]:
         with open(path, "w", newline="") as file:

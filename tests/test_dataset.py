@@ -412,11 +412,11 @@ def test_the_table_tells_how_loud_each_window_is(tiny_artifacts, tmp_path):
     recorded = np.flatnonzero(table.source != dataset.SYNTHESISED)
     heard = [StoredClip(table.file[row], table.start_s[[row]]).cut(table.start_s[row], table.start_s[row] + WINDOW_S)
              for row in recorded]
-    assert table.level_db[recorded] == pytest.approx([window_level(window) for window in heard], abs=0.0051)
-    assert len(set(table.level_db)) > 20
-    bare = pd.read_csv(tiny_artifacts / "audio_features.csv").drop(columns="level_db")
+    assert table.band_level_db[recorded] == pytest.approx([window_level(window) for window in heard], abs=0.0051)
+    assert len(set(table.band_level_db)) > 20
+    bare = pd.read_csv(tiny_artifacts / "audio_features.csv").drop(columns="band_level_db")
     bare.to_csv(tmp_path / "bare.csv", index=False)
-    assert not read_windows(tmp_path / "bare.csv").level_db.any(), "all alike where a table does not tell"
+    assert not read_windows(tmp_path / "bare.csv").band_level_db.any(), "all alike where a table does not tell"
 
 
 def test_stored_split_is_group_safe(tiny_artifacts):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from utils.audio import SAMPLE_RATE, WINDOW_S
 from utils.events import Background, EventDetector, EventSettings
 
 SCORES = {".": (0, 0.0), "-": (1, 0.2), "o": (2, 0.4), "a": (4, 0.6), "A": (6, 0.9)}
@@ -393,7 +394,7 @@ def test_the_background_begins_after_some_ten_seconds():
     assert fires(0.45, [0.6] * 9, verdict=True) is False and fires(0.45, [0.6] * 8, verdict=True) is None
 
 
-def around(probability, before, after, heard=1.0, heard_before=0.0, nothing_follows=False, looks=None):
+def around(probability, before, after, heard=1.0, heard_before=0.0, until=None, looks=None):
     """What is known of a window with others of the given probabilities before and after it; see fires."""
     background, judged_s = Background(HOP_S), len(before) * HOP_S
 
@@ -404,7 +405,7 @@ def around(probability, before, after, heard=1.0, heard_before=0.0, nothing_foll
 
     for index, other in enumerate([*before, probability, *after]):
         background.judge(index * HOP_S, 0, other, False, lambda starts_s: np.ones(len(starts_s)))
-    return background.judge_around(judged_s, probability, look_again, nothing_follows)
+    return background.judge_around(judged_s, probability, look_again, None if until is None else until * HOP_S)
 
 
 def test_an_early_window_is_judged_beside_those_around_it():
@@ -426,11 +427,31 @@ def test_less_background_asks_for_more_on_a_second_look():
     assert around(0.3, *calm, heard=0.449, heard_before=0.05), "unless it stands out far"
 
 
-def test_where_nothing_follows_one_window_is_background_enough():
-    assert around(0.3, [], [0.05] * 2, nothing_follows=True) and around(0.3, [0.05] * 2, [], nothing_follows=True)
-    assert around(0.3, [0.05], [0.05], nothing_follows=True) is None, "both overlap it"
-    assert around(0.3, [], [0.05, 0.6], nothing_follows=True) is False
-    assert around(0.3, [], [0.05] * 2, heard=0.3, nothing_follows=True) is False
+def test_where_no_more_is_to_come_one_window_is_background_enough():
+    everything = math.inf
+    assert around(0.3, [], [0.05] * 2, until=everything) and around(0.3, [0.05] * 2, [], until=everything)
+    assert around(0.3, [0.05], [0.05], until=everything) is None, "both overlap it"
+    assert around(0.3, [], [0.05, 0.6], until=everything) is False
+    assert around(0.3, [], [0.05] * 2, heard=0.3, until=everything) is False
+
+
+def test_what_begins_later_than_asked_for_is_no_background():
+    after = [0.05] * 3 + [0.9]
+    assert around(0.3, [], after, until=4) and around(0.3, [], after, until=4.5) is False
+    assert around(0.3, [], after, until=2) is None
+
+
+@pytest.mark.parametrize("hop_s", [0.1, 0.5, 0.7, HOP_S, 2.0, 2.9, WINDOW_S])
+def test_whether_windows_overlap_no_rounding_decides(hop_s):
+    starts = np.arange(100) * round(hop_s * SAMPLE_RATE) / SAMPLE_RATE
+    least = math.ceil(2.9 / hop_s)  # hops from a window to the next that hardly overlaps it
+    for first in range(30):
+        for apart in (least, least - 1):
+            background = Background(hop_s)
+            for index in (first, first + apart):
+                background.judge(starts[index], 0, 0.05, False, None)
+            known = background.judge_around(starts[first], 0.3, lambda starts_s: np.ones(len(starts_s)), math.inf)
+            assert (known is not None) == (apart == least)
 
 
 @pytest.mark.parametrize("hop_s", [0.1, 0.5, 0.7, 1.0, HOP_S, 2.0, 2.9])

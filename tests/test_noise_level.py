@@ -159,7 +159,7 @@ def judged(monkeypatch, probabilities, heard, noisy=False, called=(), **settings
     """
     monkeypatch.setattr("utils.scan.verdict_alone", lambda recent, ensemble, window: noisy or window.verdict)
     def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
-        assert known_s in (None, judge.newest.end_s) and (known_s is None) == (judged_s == judge.newest.start_s > 13)
+        assert (known_s is None) == (judged_s == judge.newest.start_s > 13) and (known_s is None or known_s <= judge.newest.end_s)
         return [heard.get(round(start_s / HOP_S), 0.1) for start_s in starts_s]
 
     monkeypatch.setattr("utils.scan.second_look", second_look)
@@ -182,11 +182,27 @@ def test_an_early_window_waits_for_what_comes_after_and_the_next_ones_with_it(mo
         assert all(told == max(11, number + 1) and not called for told, number, called in known[2:])
 
 
-def test_a_window_that_the_vote_calls_a_scream_waits_for_nothing(monkeypatch):
-    known = judged(monkeypatch, [0.01, 0.2, 0.01, 0.3, 0.7, 0.3, 0.3, 0.3, 0.3] + [0.01] * 18, {}, called=[4])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_window_that_the_vote_calls_a_scream_waits_for_nothing(monkeypatch, noisy):
+    known = judged(monkeypatch, [0.2, 0.01, 0.01, 0.2, 0.7, 0.2, 0.2, 0.2, 0.2] + [0.01] * 18, {}, noisy=noisy, called=[4])
     assert known[4] == (5, 4, True), "not for an earlier one"
-    assert [told for told, _, _ in known] == [1, 5, 5, 5, 5, 6, 7, 8, *[12] * 4, *range(13, 28)]
-    assert [number for _, number, called in known if called] == [4], "nor do those after it, while its event may be open"
+    assert [told for told, _, _ in known] == [5, 5, 5, 5, 5, 6, 7, 8, *[12] * 4, *range(13, 28)]
+    assert [number for _, number, called in known if called] == [4], "the noise alone makes no other one a scream"
+
+
+def test_what_keeps_an_event_open_is_not_waited_for(monkeypatch):
+    tail = [0.31] * 6  # from 0.3 on an event goes on
+    known = judged(monkeypatch, [0.7, *tail] + [0.1] * 20, {}, called=[0])
+    assert [told for told, _, _ in known][:10] == list(range(1, 11)), "nor three windows after it"
+    known = judged(monkeypatch, [0.7] + [0.1] * 20, {}, called=[0], padding=4.0)
+    assert [told for told, _, _ in known][:8] == list(range(1, 9))
+
+
+def test_a_louder_scream_does_not_hide_one_before_it(monkeypatch):
+    known = judged(monkeypatch, [0.3, 0.01, 0.01, 0.01, 0.01, 0.9] + [0.01] * 20, {0: 0.9}, called=[5])
+    assert [(told, number) for told, number, called in known if called] == [(6, 0), (6, 5)]
+    known = judged(monkeypatch, [0.01, 0.3, 0.01, 0.9] + [0.01] * 20, {1: 0.9}, called=[3])
+    assert [number for _, number, called in known if called] == [3], "nothing is known but what overlaps one of the two"
 
 
 def test_what_ends_too_early_is_judged_by_all_there_is(monkeypatch):
@@ -197,9 +213,12 @@ def test_what_ends_too_early_is_judged_by_all_there_is(monkeypatch):
         assert judged(monkeypatch, [0.4], {0: 0.9}, noisy=noisy) == [(1, 0, noisy)], "nothing around it"
 
 
-def test_minutes_of_silence_do_not_keep_a_window_waiting(monkeypatch):
-    known = judged(monkeypatch, [0.4] + [0.0] * 100, {0: 0.9}, noisy=True)
-    assert known[0] == (22, 0, True)  # 30 s
+@pytest.mark.parametrize("noisy", [False, True])
+def test_silence_does_not_keep_a_window_waiting(monkeypatch, noisy):
+    known = judged(monkeypatch, [0.4] + [0.0] * 100, {0: 0.9}, noisy=noisy)
+    assert known[0] == (11, 0, noisy)  # 14 s
+    known = judged(monkeypatch, [0.01] * 40 + [0.0] * 40 + [0.4] + [0.0] * 40, {80: 0.9}, noisy=noisy)
+    assert known[80] == (91, 80, noisy), "what was before the silence is forgotten"
 
 
 def test_the_noise_counts_only_where_too_little_is_known(monkeypatch):

@@ -110,6 +110,6 @@ def test_a_table_of_windows_gives_each_file_in_order_of_its_name():
     level_db = np.array([-20.0, -30.0, -10.0, 0.0, -15.0])
     scores = np.array([-4.0, -2.0, 0.5, 3.0, -1.0])
     of_b = plain(np.array([0, HOP_S, 7 * HOP_S]), np.array([0.5, -1.0, -4.0]), np.array([-10.0, -15.0, -20.0]))
-    table = window_table(list("babcb"), [1] * 5, start_s=start_s, level_db=level_db)
+    table = window_table(list("babcb"), [1] * 5, start_s=start_s, band_level_db=level_db)
     ranked = recording_probabilities(table, probability_of_log_odds(scores))
     assert log_odds(ranked).tolist() == pytest.approx([-2.0, of_b, 3.0])

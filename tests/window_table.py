@@ -4,7 +4,7 @@ import numpy as np
 
 from utils.dataset import Windows
 
-NUMBERS = ("features", "start_s", "level_db")
+NUMBERS = ("features", "start_s", "band_level_db")
 NAMES = ("source", "group", "split", "sound_class", "mix_group", "mix_source")
 
 

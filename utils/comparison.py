@@ -99,7 +99,7 @@ def clip_verdict(ensemble, windows, probabilities):
     known = []
     for row in np.argsort(windows.start_s, kind="stable"):
         start_s = float(windows.start_s[row])
-        window = ScoredWindow(start_s, start_s + WINDOW_S, (start_s, start_s + WINDOW_S), 0.0, float(windows.level_db[row]),
+        window = ScoredWindow(start_s, start_s + WINDOW_S, (start_s, start_s + WINDOW_S), 0.0, float(windows.band_level_db[row]),
                               probabilities[row], float(pooled[row]), int(votes[row]), bool(verdict[row]))
         known += judge.add(window)
     return any(called for _, called in [*known, *judge.finish()])

@@ -314,7 +314,7 @@ class Windows:
     label: np.ndarray  # int, 1 = scream
     features: np.ndarray  # float64 [n_windows, 34]
     start_s: np.ndarray
-    level_db: np.ndarray  # see utils.loudness.window_level; 0 where the table does not tell
+    band_level_db: np.ndarray  # see utils.loudness.window_level; 0 where the table does not tell
     source: np.ndarray
     group: np.ndarray
     split: np.ndarray
@@ -367,6 +367,8 @@ def read_windows(csv_path, manifest=None):
     if missing:
         names = ", ".join(missing[:4]) + (" ..." if len(missing) > 4 else "")
         raise ArtifactError(f"{csv_path} lacks the columns {names}: run {EXTRACT}, or give another table")
+    if manifest is not None and "mix_group" not in table and "band_level_db" not in table:  # written before there was one
+        raise ArtifactError(f"{csv_path} does not tell how loud its windows are: run {EXTRACT} again")
     try:
         features = table[FEATURE_NAMES].to_numpy(float)
     except ValueError:
@@ -385,9 +387,9 @@ def read_windows(csv_path, manifest=None):
         file = np.array([f"{label}/{row}/{name}" for row, (label, name) in enumerate(zip(table["label"], file))], dtype=object)
     return Windows(
         file=file, label=(table["label"] == "scream").to_numpy(int), features=features,
-        start_s=column("start_s", 0.0), level_db=column("level_db", 0.0), source=column("source", ""), group=column("group", ""),
-        split=column("split", ""), sound_class=column("sound_class", ""), mix_group=column("mix_group", ""),
-        mix_source=column("mix_source", ""),
+        start_s=column("start_s", 0.0), band_level_db=column("band_level_db", 0.0), source=column("source", ""),
+        group=column("group", ""), split=column("split", ""), sound_class=column("sound_class", ""),
+        mix_group=column("mix_group", ""), mix_source=column("mix_source", ""),
     )
 
 

@@ -37,7 +37,7 @@ class EventSettings:
     min_votes: int | None = None  # ... if also so many models say scream
     exit_threshold: float | None = None  # an open event goes on down to this probability
     min_duration: float = 0.0  # a shorter event is dropped
-    max_gap: float = 2.5  # pauses about as long do not end an event; a mono stream's events then come at most 4.8 s late
+    max_gap: float = 2.5  # pauses about as long do not end an event; those of a mono stream then come 4.8 s late (but see Judge)
     padding: float = 0.0  # added on both sides
     contrast: bool = True  # windows are judged by how they stand out from their background
     second_look: float = HEARD_AGAIN_FROM  # what stands out fires from this probability of a second look on (see Background)
@@ -54,6 +54,11 @@ class EventSettings:
         for name in ("min_duration", "max_gap", "padding"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more seconds")
+
+    @property
+    def gap_s(self):
+        """So long a pause does not end an event: padded neighbours must not overlap, either."""
+        return max(self.max_gap, 2 * self.padding)
 
     @property
     def by_vote(self):
@@ -89,7 +94,7 @@ class Background:
     statistic of their surroundings (Rohling 1983), here nearly the highest. What stands out is verified by a second look,
     which hears less of the background and only the loud part of a window: there it must stand out, too, from what a second
     look hears in the background, and the farther it does, the less probable it may be. The background is what came before;
-    until LEAST_BACKGROUND_S of it are known, it is what comes before and after.
+    until LEAST_BACKGROUND_S of it are known, it is what comes before and after, or all there is at the end of a recording.
     """
 
     def __init__(self, hop_s, second_look=HEARD_AGAIN_FROM):
@@ -97,7 +102,8 @@ class Background:
         self.second_look = second_look
         # between two window starts, so that no rounding decides: those that end where a window begins may hold its sound, too
         self.apart_s = (math.ceil(SAME_SOUND_S / hop_s) + 0.5) * hop_s
-        self.n_least = round(LEAST_BACKGROUND_S / hop_s)
+        self.hop_s, self.n_least = hop_s, round(LEAST_BACKGROUND_S / hop_s)
+        self.enough_s = self.apart_s + LEAST_BACKGROUND_S  # from one window on: by then its background is known, or was silent
         self.windows = collections.deque()  # (start in seconds, probability), oldest first
 
     def judge(self, start_s, votes, probability, verdict, look_again):
@@ -117,15 +123,17 @@ class Background:
             return True
         return self._stands_out(start_s, probability, before, self.second_look, look_again)
 
-    def judge_around(self, start_s, probability, look_again, nothing_follows=False):
+    def judge_around(self, start_s, probability, look_again, until_s=None):
         """Whether a window of which `judge` knew too little stands out from those before and after it.
 
-        Returns bool, or None until LEAST_BACKGROUND_S of them have been given to `judge`. With `nothing_follows`, where the
-        recording has ended, one that does not overlap is enough, and None says that there is none.
+        Returns bool, or None until LEAST_BACKGROUND_S of them have been given to `judge`. until_s: where no more is to come,
+        the moment before which windows must begin to count; one is enough then, and None says that there is none.
         """
-        apart_s = SAME_SOUND_S if nothing_follows else self.apart_s
+        apart_s = self.apart_s if until_s is None else self.apart_s - self.hop_s  # the next ones hardly overlap it
         around = [window for window in self.windows if abs(start_s - window[0]) >= apart_s]
-        if len(around) < (1 if nothing_follows else self.n_least):
+        if until_s is not None:
+            around = [window for window in around if window[0] < until_s]
+        if len(around) < (self.n_least if until_s is None else 1):
             return None
         return self._stands_out(start_s, probability, around, self.second_look + AROUND_AGAIN, look_again)
 
@@ -163,8 +171,7 @@ class EventDetector:
     def add(self, start_s, end_s, votes, probability, verdict=False):
         """Take the next window: what it stands for in seconds, and its scores. Returns the event it ends, or None."""
         settings = self.settings
-        # padded neighbours must not overlap, and an event's end must be known to lie inside the recording
-        max_gap = max(settings.max_gap, 2 * settings.padding)
+        max_gap = settings.gap_s  # by then an event's padded end is known to lie inside the recording, too
         fires = settings.fires(votes, probability, verdict)
         ended = None
         if self.event and start_s - self.event["end_s"] > max_gap:

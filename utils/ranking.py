@@ -62,5 +62,5 @@ def recording_probabilities(windows, probability):
     files, index = np.unique(windows.file, return_inverse=True)
     recordings = [RecordingProbability() for _ in files]
     for row in np.argsort(windows.start_s, kind="stable"):
-        recordings[index[row]].add(float(windows.start_s[row]), float(probability[row]), float(windows.level_db[row]))
+        recordings[index[row]].add(float(windows.start_s[row]), float(probability[row]), float(windows.band_level_db[row]))
     return np.array([recording.finish() for recording in recordings])

@@ -1,7 +1,7 @@
 """One scorer for every input: blocks of samples -> windows -> scores and votes -> events -> the record of a recording.
 
 Files, pipes and the microphone all come through here, so they give the same answer. Memory does not depend on the
-length of the recording: a few batches of windows and the last half minute are held, nothing else.
+length of the recording: a few batches of windows and the last minute at most are held, nothing else.
 """
 
 import collections
@@ -16,7 +16,7 @@ import numpy as np
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, without_offset
 from utils.background_noise import noise_power, subtract_noise, subtract_own_noise
 from utils.ensemble import verdict_in_noise
-from utils.events import BACKGROUND_S, DEFAULT_SETTINGS, STANDS_OUT_FROM, Background, EventDetector, background_of
+from utils.events import DEFAULT_SETTINGS, SAME_SOUND_S, STANDS_OUT_FROM, Background, EventDetector, background_of
 from utils.features import describe_window
 from utils.loudness import loud_part, loud_samples, window_level
 from utils.ranking import RecordingProbability
@@ -186,8 +186,10 @@ def verdict_alone(recent, ensemble, window):
 class Judge:
     """Which windows of a recording are screams, beside what surrounds them; fed window by window.
 
-    Where too little is known before a window, and the vote does not call it a scream, it waits until enough is known after
-    it, some 14 s, or the recording ends; the windows after it wait with it. Only what the vote calls a scream waits for nothing.
+    Where too little is known before a window, in the first 13 s and after as much silence as the background is long, it waits
+    until enough is known after it, at most 14 s, or the recording ends; the windows after it wait with it. What the vote calls
+    a scream there is one, and waits for nothing: windows that wait before it are judged by what is known without it. Nor does
+    anything wait while an event of the vote may be open; it would be part of that.
     """
 
     def __init__(self, recent, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP):
@@ -196,7 +198,7 @@ class Judge:
         self.background = Background(hop / SAMPLE_RATE, settings.second_look)
         self.waiting = collections.deque()  # (ScoredWindow, verdict), None for one that is not known yet
         self.newest = None  # ScoredWindow
-        self.called_s = -math.inf  # start of the last one that the vote called a scream
+        self.open_until_s = -math.inf  # windows that begin before may belong to an event of the vote
 
     @property
     def needed_from_s(self):
@@ -206,41 +208,43 @@ class Judge:
     def add(self, window):
         """The next ScoredWindow. Yields (ScoredWindow, verdict) of those that are known by now, in order."""
         self.newest = window
-        if window.verdict:
-            self.called_s = window.start_s
+        if window.verdict or (window.start_s < self.open_until_s and window.probability >= self.settings.exit_threshold):
+            self.open_until_s = window.start_s + WINDOW_S + self.settings.gap_s
         self.waiting.append((window, self._beside_those_before(window)))
         while self.waiting:
             first, verdict = self.waiting[0]
-            if verdict is None:
+            if verdict is None and window.verdict:
+                verdict = bool(self._beside_those_around(first, window.start_s - SAME_SOUND_S))
+            elif verdict is None:
                 verdict = self._beside_those_around(first)
-            since_s = window.start_s - first.start_s
-            if verdict is None and not window.verdict and since_s < BACKGROUND_S:  # all this time silence, which tells nothing
-                return
+            if verdict is None:
+                if window.start_s - first.start_s < self.background.enough_s:
+                    return
+                verdict = self._beside_all_there_is(first)  # there was silence, which tells nothing
             self.waiting.popleft()
-            yield first, self._at_last(first) if verdict is None else verdict
+            yield first, verdict
 
     def finish(self):
         """The recording has ended. Yields the others."""
         while self.waiting:
             window, verdict = self.waiting.popleft()
-            yield window, self._at_last(window) if verdict is None else verdict
+            yield window, self._beside_all_there_is(window) if verdict is None else verdict
 
     def _beside_those_before(self, window):
         if not (self.settings.contrast and self.settings.by_vote and window.probability > 0):  # 0: too quiet to be a background
             return window.verdict
         verdict = self.background.judge(window.start_s, window.votes, window.probability, window.verdict,
                                         self._look_again(window, None))
-        open_event = window.start_s - self.called_s < WINDOW_S + self.settings.max_gap  # its end is told without waiting
-        if verdict is None and (open_event or window.probability < STANDS_OUT_FROM):
+        if verdict is None and (window.start_s < self.open_until_s or window.probability < STANDS_OUT_FROM):
             return window.verdict
         return verdict
 
-    def _beside_those_around(self, window, nothing_follows=False):
-        return self.background.judge_around(window.start_s, window.probability, self._look_again(window, self.newest.end_s),
-                                            nothing_follows)
+    def _beside_those_around(self, window, until_s=None):
+        known_s = self.newest.end_s if until_s is None else min(until_s, self.newest.end_s)
+        return self.background.judge_around(window.start_s, window.probability, self._look_again(window, known_s), until_s)
 
-    def _at_last(self, window):
-        return self._beside_those_around(window, nothing_follows=True) or verdict_alone(self.recent, self.ensemble, window)
+    def _beside_all_there_is(self, window):
+        return self._beside_those_around(window, math.inf) or verdict_alone(self.recent, self.ensemble, window)
 
     def _look_again(self, window, known_s):
         return functools.partial(second_look, self.recent, self.ensemble, window.start_s, known_s=known_s)
@@ -264,7 +268,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     blocks: iterable of float32 arrays, mono at 22,050 Hz, of any size; the result depends neither on their size nor on
     how many windows are scored together (batch, must_wait: see score_windows).
     on_event(event) is called as soon as an event has ended, on_window(ScoredWindow) after each window, on_start(event) as
-    soon as one has begun, with its end and scores as far as they are known.
+    soon as one has begun, with its end and scores as far as they are known; those that Judge lets wait come later.
     clock: for sound that is heard as it comes, a function that returns the time of day, such as local_time: on_event and
     on_start then get the "time" (ISO 8601) at which an event began. The record is the same with and without it.
     The record holds file, duration_s, verdict, probability (see utils.ranking), votes and models (those of the most
@@ -272,7 +276,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
     """
     detector, recent, recording = EventDetector(settings), RecentSamples(), RecordingProbability()
     judge = Judge(recent, ensemble, settings, hop)
-    events, best, announced = [], None, None
+    events, best, announced, stream_began = [], None, None, None
 
     def tell(listener, event):
         told = rounded(event)
@@ -293,13 +297,15 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         limits = loud_limits(recent, window) if counts else window.core
         keep(detector.add(*limits, window.votes, window.probability, verdict))
         if clock and detector.event:  # once for an event, so that its start and its end tell the same time
-            detector.event.setdefault("stream_began", clock() - timedelta(seconds=recent.end / SAMPLE_RATE))
+            detector.event.setdefault("stream_began", stream_began)
         begun = detector.begun()
         if on_start and begun and detector.event is not announced:
             announced = detector.event
             tell(on_start, begun)
 
     for window in score_windows(recent.remember(blocks), ensemble, hop, batch, must_wait):
+        if clock and not judge.waiting:  # else it was told when the first of them came
+            stream_began = clock() - timedelta(seconds=recent.end / SAMPLE_RATE)
         for judged in judge.add(window):
             take(*judged)
         recent.forget(judge.needed_from_s)
