@@ -21,7 +21,7 @@ TESTS = {  # module of utils -> options of pytest: the tests that guard it, with
     "events": ["tests/test_events.py", "tests/test_noise_level.py"],
     "scan": ["tests/test_scan.py", "tests/test_noise_level.py", "-k", "weak_scream or stands_out or too_quiet or again_and_again "
              "or silence_of_minutes or second_look or alone or heard or recent_samples or looked_at_again "
-             "or memory or start_of_an_event or long_enough or time_of_day or waits or waiting or early"],
+             "or memory or start_of_an_event or long_enough or time_of_day or wait or early or hide or open"],
     "background_noise": ["tests/test_background_noise.py"],
     "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
@@ -140,7 +140,7 @@ BREAKS = [  # module, line, what it becomes
     ("events", "and votes >= (self.min_votes or 0)", "and votes > (self.min_votes or 0)"),
     ("events", "and votes >= (self.min_votes or 0)", "or votes >= (self.min_votes or 0)"),
     ("events", "return bool(verdict)", "return probability >= 0.65"),
-    ("events", "max(settings.max_gap, 2 * settings.padding)", "settings.max_gap"),
+    ("events", "max(self.max_gap, 2 * self.padding)", "self.max_gap"),
     ("events", 'start_s - self.event["end_s"] > max_gap', 'start_s - self.event["end_s"] >= max_gap'),
     ("events", "(fires or probability >= settings.exit_threshold)", "fires"),
     ("events", "(fires or probability >= settings.exit_threshold)", "(fires or probability >= settings.exit_threshold / 2)"),

@@ -423,7 +423,7 @@ def test_an_early_window_is_judged_beside_those_around_it():
 
 def test_less_background_asks_for_more_on_a_second_look():
     calm = [0.05] * 4, [0.05] * 10
-    assert around(0.3, *calm, heard=0.451, heard_before=0.1) and not around(0.3, *calm, heard=0.449, heard_before=0.2)
+    assert around(0.3, *calm, heard=0.451, heard_before=0.2) and not around(0.3, *calm, heard=0.449, heard_before=0.2)
     assert around(0.3, *calm, heard=0.449, heard_before=0.05), "unless it stands out far"
 
 

@@ -2,7 +2,7 @@
 
 Noise makes every sound less like a scream to the models, screams and others alike: it shifts their log-odds more than it
 confuses them (models/EXPERIMENTS.md). Where a recording tells its background, utils.events judges a window beside it. A
-clip of a few seconds tells nothing, so there the noise is estimated from the window itself.
+clip of a few seconds tells little or nothing, so there the noise is estimated from the window itself, too.
 """
 
 import os

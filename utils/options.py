@@ -38,11 +38,11 @@ def build_parser(description, names):
     add("--exit-threshold", type=float, metavar="P",
         help=f"an open event goes on down to this probability (default {EXIT_SHARE} times the threshold)")
     add("--no-contrast", action="store_true",
-        help="the vote alone decides, whether or not a window stands out from the half minute before it")
+        help="the vote alone decides, whether or not a window stands out from its background")
     add("--second-look", type=float, metavar="P",
         help="a window that stands out fires from this probability on (three quarters of it, if it stands out far), when it "
-             "is heard again with less of the background; lower finds more screams in noise "
-             f"(default {DEFAULT_SETTINGS.second_look})")
+             "is heard again with less of the background (0.05 more in the first seconds of a recording); lower finds more "
+             f"screams in noise (default {DEFAULT_SETTINGS.second_look})")
     add("--min-duration", type=float, default=0.0, metavar="S", help="drop events shorter than this (default %(default)s)")
     add("--max-gap", type=float, default=DEFAULT_SETTINGS.max_gap, metavar="S",
         help="pauses up to this do not end an event (default %(default)s)")
