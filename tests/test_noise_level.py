@@ -252,7 +252,8 @@ def weak_scream(seconds):
 @pytest.mark.parametrize("noisy, verdict", [(-30, "non_scream"), (30, "scream")])
 def test_a_weak_scream_in_a_noisy_clip_is_an_event(noisy, verdict):
     record, quiet = scan(weak_scream(4), InNoise(float(noisy))), scan(weak_scream(4), InNoise(-30.0))
-    assert record["verdict"] == verdict and len(record["events"]) == (verdict == "scream")
+    assert record["verdict"] == verdict and quiet["verdict"] == "non_scream"
+    assert all(event["start_s"] < 3 for event in record["events"]) and len(record["events"]) == (verdict == "scream")
     assert record["probability"] == quiet["probability"], "ranking does not know of the noise"
     assert 0.1 < quiet["probability"] < 0.5
 

@@ -116,8 +116,8 @@ def clip_scores(windows, rows, ensemble, probabilities):
         probability = probabilities[:, column]
         scores[name] = (recording_probabilities(tested, probability),
                         highest_window(tested.file, tested.label, probability)[1] >= 0.5)
-    probability, _, verdict = ensemble.combine(probabilities)
-    clip_label, _ = highest_window(tested.file, tested.label, verdict.astype(float))
+    probability, _, _ = ensemble.combine(probabilities)
+    clip_label, _ = highest_window(tested.file, tested.label, probability)
     _, index = np.unique(tested.file, return_inverse=True)
     by_clip = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
     called = np.array([clip_verdict(ensemble, tested.rows(clip), probabilities[clip]) for clip in by_clip])

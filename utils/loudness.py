@@ -37,7 +37,7 @@ def loud_part(samples):
     samples: float [n] at 22,050 Hz. Returns None if the level varies too little to tell sound from background.
     """
     level = band_level(samples)
-    quiet, loud = np.percentile(level, [10, 95])
+    quiet, loud = np.percentile(level, [10, LOUD_SHARE])
     if loud - quiet < CLEAR_DB:
         return None
     above = np.flatnonzero(level >= (quiet + loud) / 2)
