@@ -37,7 +37,7 @@ BACKGROUNDS = {  # split: {noise: part of a file name}
     "validation": {"restaurant": "restaurant", "highway": "highway", "rain on a tent": "rain-on-tent",
                    "station": "subway-station"}}
 SNRS_DB = (20, 10, 5, 0, -5)
-AROUND_S = {"short recordings": (4, 5), "recordings": (60, 5)}  # of noise before and after a clip
+AROUND_S = {"short clips": (1, 1), "short recordings": (4, 5), "recordings": (60, 5)}  # of noise before and after a clip
 
 
 def mp3(samples, compression):

@@ -14,6 +14,7 @@ from utils.dataset import Clip
 from utils.ensemble import Ensemble, verdict_in_noise
 from utils.events import EventSettings
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS, describe_window
+from utils.loudness import loud_part, loud_samples
 from utils.noise_level import NOISE_FILE, NOISY_FROM, NoiseLevel, as_json, fit_noise_level, read_noise_level
 from utils.scan import Judge, RecentSamples, ScoredWindow, scan, verdict_alone
 
@@ -135,6 +136,45 @@ def test_a_window_is_heard_with_its_own_sound_and_its_own_noise(start_s, monkeyp
     np.testing.assert_array_equal(described[0], clean_window(sounding(2)))
     monkeypatch.setattr("utils.scan.describe_window", lambda window: [features_with([-1])[0]])
     assert alone(ensemble, at(-1), sounding(2), start_s) is False and len(ensemble.heard) == 1, "no noise"
+
+
+def hears_noise(everywhere):
+    return NoiseLevel(np.zeros(34), np.ones(34), np.zeros(34), 30.0 if everywhere else -30.0)
+
+
+def with_a_burst():
+    """A window of faint noise with 0.8 s of a 2 kHz tone in it: float32 [65,024]."""
+    rng, time = np.random.default_rng(0), np.arange(WINDOW) / SAMPLE_RATE
+    tone = 0.5 * np.sin(2 * np.pi * 2000 * time) * ((time > 1) & (time < 1.8))
+    return (tone + 0.003 * rng.standard_normal(WINDOW)).astype(np.float32)
+
+
+def test_the_loud_part_of_a_window_is_heard_alone():
+    samples, ensemble = with_a_burst(), HearsAgain(at(9), hears_noise(False))
+    assert alone(ensemble, at(-1), samples) is True
+    first, last = loud_part(samples)
+    assert 0.9 < first < 1.0 < 1.8 < last < 1.9
+    as_it_is, less_noise = (np.concatenate(heard) for heard in ensemble.heard)
+    np.testing.assert_array_equal(as_it_is, clean_window(loud_samples(samples)))
+    np.testing.assert_array_equal(less_noise, clean_window(loud_samples(subtract_own_noise(samples))))
+
+
+@pytest.mark.parametrize("noisy, heard, first, verdict", [
+    (False, 0.49, -1, False), (False, 0.51, -1, True), (True, -0.83, -2.9, False), (True, -0.79, -2.9, True),
+    (False, 9, -3.0, False), (True, 9, -3.0, False),
+], ids=["not quite", "without noise", "not quite in noise", "in noise", "too improbable", "too improbable in noise"])
+def test_the_loud_part_alone_is_asked_for_more_and_in_noise_for_less(noisy, heard, first, verdict):
+    ensemble = HearsAgain(at(heard), hears_noise(noisy))
+    assert alone(ensemble, at(first), with_a_burst()) is verdict
+    assert alone(ensemble, at(first), sounding(0)) is False, "no part of it is louder than the rest"
+
+
+def test_a_loud_part_that_is_too_quiet_to_be_heard_counts_as_the_window(monkeypatch):
+    monkeypatch.setattr("utils.scan.loud_samples", np.zeros_like)
+    assert alone(HearsAgain(at(9), hears_noise(False)), at(-1), with_a_burst()) is False
+    monkeypatch.setattr("utils.scan.PART_LACKS", -1.1)
+    ensemble = HearsAgain(at(-9), hears_noise(False))
+    assert alone(ensemble, at(-1), with_a_burst()) is True and not ensemble.heard
 
 
 def test_what_is_nothing_but_noise_is_heard_as_it_is(monkeypatch):

@@ -234,14 +234,15 @@ def open_journal(args, ensemble, n_inputs):
     if not args.resume and not (args.csv and n_inputs > 1 and not is_special(args.csv)):
         return None
     from utils.audio import MIN_PERIOD, QUIET_PEAK
-    from utils.background_noise import LEAST_GAIN_DB, OVERSUBTRACTION, QUIETEST
+    from utils.background_noise import QUIETEST
     from utils.ensemble import LEAST_PROBABILITY, MODEL_FILES
     from utils.events import RULE
     from utils.features import SIGNAL_SETTINGS
     from utils.journal import Journal
     from utils.loudness import CLEAR_DB, LOUD_SHARE, SCREAM_BAND
-    from utils.noise_level import MOST_SHIFT, NOISE_FILE, NOISY_FROM
+    from utils.noise_level import MOST_SHIFT, NOISE_FILE, NOISY_FROM, PART_LACKS, PART_SHIFT
     from utils.ranking import NEAR_S, SHARPNESS
+    from utils.signal_settings import LEAST_GAIN_DB, OVERSUBTRACTION
 
     files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
     settings = result_settings(args, ensemble) | {
@@ -250,7 +251,7 @@ def open_journal(args, ensemble, n_inputs):
         "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB, "scream_band": SCREAM_BAND,
                               "clear_db": CLEAR_DB, "least_probability": LEAST_PROBABILITY},
         "ranking": {"near_s": NEAR_S, "sharpness": SHARPNESS, "loud_share": LOUD_SHARE},
-        "noise": {"from": NOISY_FROM, "most_shift": MOST_SHIFT, "quietest": QUIETEST,
+        "noise": {"from": NOISY_FROM, "most_shift": MOST_SHIFT, "quietest": QUIETEST, "part": [PART_SHIFT, PART_LACKS],
                   "level": sha256_of(noise) if os.path.isfile(noise := os.path.join(args.models, NOISE_FILE)) else None},
         "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},
         "outputs": {name: os.path.abspath(value) if isinstance(value := getattr(args, name), str) else value

@@ -16,6 +16,7 @@ from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
 NOISE_FILE = "noise.json"
 NOISY_FROM = 0.2  # up to this probability of noise nothing changes ...
 MOST_SHIFT = 1.75  # ... from there the log-odds rise in a straight line up to so much more where noise is certain
+PART_SHIFT, PART_LACKS = 0.75, 0.5  # the loud part of a window alone gets this share of it, and must lie so far above 0.5
 
 
 @dataclass

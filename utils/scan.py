@@ -19,6 +19,7 @@ from utils.ensemble import verdict_in_noise
 from utils.events import DEFAULT_SETTINGS, SAME_SOUND_S, STANDS_OUT_FROM, Background, EventDetector, background_of
 from utils.features import describe_window
 from utils.loudness import loud_part, loud_samples, window_level
+from utils.noise_level import PART_LACKS, PART_SHIFT
 from utils.ranking import RecordingProbability
 
 BATCH = 32  # windows scored together at most: larger ones gain little, and a minute's
@@ -167,20 +168,31 @@ def loud_limits(recent, window):
 
 
 def verdict_alone(recent, ensemble, window):
-    """The vote on a ScoredWindow of which nothing around it is known, with the operating point of the noise in it.
+    """The vote on a ScoredWindow of which nothing around it is known.
 
-    A noisy window is heard a second time without its own noise. What the vote calls a scream is one in any case, and what is
-    less probable than STANDS_OUT_FROM is none.
+    A noisy window is heard a second time without its own noise, with the operating point of that noise. And a sound may fill
+    only a part of its window: if a part is louder than the rest, it is heard alone, as if it were a short clip, as it is and
+    without that noise, and is asked for a little more. What the vote calls a scream is one in any case, and what is less
+    probable than STANDS_OUT_FROM is none.
     """
     if window.verdict or window.probability < STANDS_OUT_FROM or getattr(ensemble, "noise", None) is None:
         return window.verdict
     samples = recent.cut(window.start_s, window.end_s)
     shift = ensemble.noise.shift(describe_window(clean_window(samples))[0][None])[0]
-    if not shift:
+    part = loud_part(samples)
+    less_noise = subtract_own_noise(samples) if shift or part else None
+    if shift and verdict_in_noise(window.probabilities, _heard(ensemble, less_noise, window.probabilities), shift):
+        return True
+    if not part:
         return False
-    less_noise = clean_window(subtract_own_noise(samples))
-    again = window.probabilities if less_noise is None else ensemble.score(less_noise[None])[0]
-    return verdict_in_noise(window.probabilities, again, shift)
+    as_it_is = _heard(ensemble, loud_samples(samples), window.probabilities)
+    return verdict_in_noise(as_it_is, _heard(ensemble, loud_samples(less_noise), as_it_is), PART_SHIFT * shift - PART_LACKS)
+
+
+def _heard(ensemble, samples, otherwise):
+    """Probabilities [n_models] of samples as a window; `otherwise` if they are too quiet to be heard."""
+    cleaned = clean_window(samples)
+    return otherwise if cleaned is None else ensemble.score(cleaned[None])[0]
 
 
 class Judge:
