@@ -214,7 +214,11 @@ def test_mild_scenes_leave_more_silence_around_a_sound(kind):
 def test_mixed_scenes_are_mild_and_hard_in_turn(monkeypatch):
     """And nothing but the conditions differs: each window keeps its place and its background."""
     met = []
-    monkeypatch.setattr(aug, "scenes_of", lambda sound, background, kind, given: met.append((given, len(sound))) or sound + background)
+    def scenes_of(sound, background, kind, given):
+        met.append((given, len(sound)))
+        return sound + background
+
+    monkeypatch.setattr(aug, "scenes_of", scenes_of)
     sound, background = torch.arange(7.0)[:, None, None], 100 * torch.arange(7.0)[:, None, None]
     assert torch.equal(aug.random_scenes(sound, background, "mel", "mixed"), sound + background)
     assert met == [(aug.MILD | {"noise_removed": 0.3}, 4), (aug.HARD | {"noise_removed": 0.3}, 3)]
