@@ -23,8 +23,6 @@ TESTS = {  # module of utils -> options of pytest: the tests that guard it, with
              "or silence_of_minutes or second_look or alone or heard or recent_samples or looked_at_again "
              "or memory or start_of_an_event or long_enough or time_of_day or wait or early or hide or open"],
     "background_noise": ["tests/test_background_noise.py"],
-    "signal_settings": ["tests/test_background_noise.py"],
-    "augmentation": ["tests/test_augmentation.py"],
     "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
     "calibration": ["tests/test_calibration.py"],
@@ -70,11 +68,6 @@ BREAKS = [  # module, line, what it becomes
     ("scan", "_heard(ensemble, loud_samples(less_noise), as_it_is)", "as_it_is"),
     ("scan", "PART_SHIFT * shift - PART_LACKS", "shift - PART_LACKS"),
     ("scan", "PART_SHIFT * shift - PART_LACKS", "PART_SHIFT * shift"),
-    # scenes that are mild and hard in turn, without their noise
-    ("augmentation", "slice(turn, None, len(turns))", "slice(turn, None, 1)"),
-    ("augmentation", 'if "noise_removed" in given:', "if False:"),
-    ("augmentation", "(power - sound).mean(dim=2", "power.mean(dim=2"),
-    ("augmentation", "power - OVERSUBTRACTION * noise", "power - noise"),
     # windows that wait
     ("scan", "if verdict is None and window.verdict:", "if False:"),
     ("scan", "window.start_s - SAME_SOUND_S))", "math.inf))"),
@@ -199,8 +192,8 @@ BREAKS = [  # module, line, what it becomes
     ("scan", "block[max(0, first - begin) :", "block[max(0, first) :"),
     ("scan", "+ len(self.blocks[0][1]) <= first", "<= first"),
     ("scan", "        self.end += len(block)", "        self.end = len(block)"),
-    ("signal_settings", "OVERSUBTRACTION = 4.0", "OVERSUBTRACTION = 1.0"),
-    ("signal_settings", "LEAST_GAIN_DB = -20.0", "LEAST_GAIN_DB = -40.0"),
+    ("background_noise", "OVERSUBTRACTION = 4.0", "OVERSUBTRACTION = 1.0"),
+    ("background_noise", "LEAST_GAIN_DB = -20.0", "LEAST_GAIN_DB = -40.0"),
     ("background_noise", "10 ** (LEAST_GAIN_DB / 10)", "10 ** (LEAST_GAIN_DB / 20)"),
     ("background_noise", "frames[frames.any(axis=1)]", "frames"),
     ("background_noise", "np.square(hann()[piece])", "hann()[piece]"),

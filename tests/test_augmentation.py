@@ -211,43 +211,6 @@ def test_mild_scenes_leave_more_silence_around_a_sound(kind):
     assert 0.05 < silent[1] < 0.35 < silent[0] < 0.7
 
 
-def test_mixed_scenes_are_mild_and_hard_in_turn(monkeypatch):
-    """And nothing but the conditions differs: each window keeps its place and its background."""
-    met = []
-    def scenes_of(sound, background, kind, given):
-        met.append((given, len(sound)))
-        return sound + background
-
-    monkeypatch.setattr(aug, "scenes_of", scenes_of)
-    sound, background = torch.arange(7.0)[:, None, None], 100 * torch.arange(7.0)[:, None, None]
-    assert torch.equal(aug.random_scenes(sound, background, "mel", "mixed"), sound + background)
-    assert met == [(aug.MILD | {"noise_removed": 0.3}, 4), (aug.HARD | {"noise_removed": 0.3}, 3)]
-    for conditions, given in (("mild", aug.MILD), ("hard", aug.HARD)):
-        met.clear()
-        assert torch.equal(aug.random_scenes(sound, background, "mel", conditions), sound + background) and met == [(given, 7)]
-
-
-def test_noise_of_a_known_mean_is_taken_out_as_from_samples():
-    """Noise alone falls by 20 dB, a sound far above it stays as it is, and half of a sound 9 dB above it is left."""
-    power = torch.tensor([1.0, 1e6, 8.0])[None, :, None].expand(1, 3, 5)
-    left = aug.subtract_steady(power, torch.ones(1, 3, 1))
-    assert left[0, :, 0].tolist() == pytest.approx([0.01, 1e6, 4.0], rel=1e-5)
-
-
-def test_removed_noise_is_what_the_scene_has_added():
-    """The steady background that a scene lays under a sound is gone again, in its bands and not in those of the sound."""
-    sound, background = torch.full((64, 128, 128), -100.0), torch.full((64, 128, 128), -100.0)
-    sound[:, 20:40], background[:, 70:100] = -10.0, -33.0
-    below = []
-    for removed in (0.0, 1.0):
-        torch.manual_seed(3)
-        given = dict.fromkeys(aug.HARD, 0.0) | {"background": 1.0, "background_db": (5.0, 5.0), "noise_db": (0.0, 0.0)}
-        scenes = aug.scenes_of(sound, background, "stft", given | {"noise_removed": removed})
-        bands = scenes.median(dim=2).values  # [64, 128]; the stripes of SpecAugment are narrower than half a window
-        below.append(float(bands[:, 20:40].median() - bands[:, 70:100].median()))
-    assert 5 < below[0] < 9 and below[1] == pytest.approx(below[0] + 20, abs=0.5)  # dB
-
-
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 10.0])
 def test_background_is_added_at_the_requested_ratio(monkeypatch, drawn_as, snr_db):
     """With every other step left out, what a scene adds to a steady sound lies `snr_db` below it."""

@@ -10,17 +10,16 @@ import torch
 import torchaudio.functional
 
 from utils.features import AMIN, N_BANDS, hz_to_mel, mel_edges
-from utils.signal_settings import HOP, LEAST_GAIN_DB, OVERSUBTRACTION, SAMPLE_RATE
+from utils.signal_settings import HOP, SAMPLE_RATE
 
 # In what share of the windows each change is made, and by how many dB the other sound and the noise lie below. Networks that
 # learned from hard scenes hear better in noise, from mild ones better without.
-HARD = {"speed": 0.75, "reverberation": 0.3, "equaliser": 0.6, "equaliser_db": 5.0, "part": 0.6, "background": 0.85,
-        "background_db": (-8.0, 15.0), "noise": 0.4, "noise_db": (0.0, 40.0), "band_limit": 0.3, "low_level": 0.2}
-MILD = {"speed": 0.6, "reverberation": 0.15, "equaliser": 0.5, "equaliser_db": 4.0, "part": 0.3, "background": 0.5,
-        "background_db": (5.0, 30.0), "noise": 0.2, "noise_db": (10.0, 40.0), "band_limit": 0.2, "low_level": 0.1}
-NOISE_REMOVED = 0.3  # share of the windows that lose their noise again, in mixed scenes: a second look hears such windows
-CONDITIONS = {"hard": [HARD], "mild": [MILD],  # which the windows of a batch meet in turn
-              "mixed": [MILD | {"noise_removed": NOISE_REMOVED}, HARD | {"noise_removed": NOISE_REMOVED}]}
+CONDITIONS = {
+    "hard": {"speed": 0.75, "reverberation": 0.3, "equaliser": 0.6, "equaliser_db": 5.0, "part": 0.6, "background": 0.85,
+             "background_db": (-8.0, 15.0), "noise": 0.4, "noise_db": (0.0, 40.0), "band_limit": 0.3, "low_level": 0.2},
+    "mild": {"speed": 0.6, "reverberation": 0.15, "equaliser": 0.5, "equaliser_db": 4.0, "part": 0.3, "background": 0.5,
+             "background_db": (5.0, 30.0), "noise": 0.2, "noise_db": (10.0, 40.0), "band_limit": 0.2, "low_level": 0.1},
+}
 NODES_HZ = torch.tensor([0.0, 100, 200, 400, 800, 1600, 3200, 6400, SAMPLE_RATE / 2])  # of the random equaliser
 
 
@@ -151,11 +150,6 @@ def add_background(power, background, snr_db):
     return power + background * ratio * to_power(-snr_db)
 
 
-def subtract_steady(power, noise):
-    """Take noise of the given mean power [n, 128, 1] out of windows [n, 128, 128], as background_noise.subtract_noise does."""
-    return torch.maximum(power - OVERSUBTRACTION * noise, 10 ** (LEAST_GAIN_DB / 10) * power)
-
-
 def noisy_copies(decibels, backgrounds, low_db=0.0, high_db=20.0):
     """Windows [n, 128, 128] in dB with another sound in them, low_db to high_db below, at the peak level they had."""
     power = to_power(decibels)
@@ -169,29 +163,17 @@ def random_scenes(decibels, backgrounds, kind, conditions="hard"):
     decibels: [n, 128, 128]; backgrounds: [n, 128, 128] of windows without a scream; kind: "stft" or "mel"; conditions: one
     of CONDITIONS. Returns [n, 128, 128] in dB. A scream stays a scream: its background is at most 8 dB louder.
     """
-    scenes, turns = torch.empty_like(decibels), CONDITIONS[conditions]
-    for turn, given in enumerate(turns):
-        which = slice(turn, None, len(turns))
-        scenes[which] = scenes_of(decibels[which], backgrounds[which], kind, given)
-    return scenes
-
-
-def scenes_of(decibels, backgrounds, kind, given):
-    """As random_scenes, with the shares and levels that are given."""
-    n = len(decibels)
+    n, given = len(decibels), CONDITIONS[conditions]
     power, background = to_power(decibels), shift_in_time(to_power(backgrounds))
     original_peak = loudest_frame(power)
     power = shift_in_time(apply_to_some(power, given["speed"], lambda some, _: change_speed(some, kind)))
     power = apply_to_some(power, given["reverberation"], lambda some, _: reverberate(some))
     power = apply_to_some(power, given["equaliser"], lambda some, _: equalise(some, kind, given["equaliser_db"]))
-    sound = power = apply_to_some(power, given["part"], lambda some, _: keep_part(some))
+    power = apply_to_some(power, given["part"], lambda some, _: keep_part(some))
     level, snr_db = active_power(power).clamp(min=1e-9), uniform(n, *given["background_db"], power)
     power = apply_to_some(power, given["background"], lambda some, i: add_background(some, background[i], snr_db[i]))
     power = apply_to_some(power, given["noise"], lambda some, i:
                           some + coloured_noise(some) * level[i] * to_power(-uniform(len(i), *given["noise_db"], some)))
-    if "noise_removed" in given:
-        added = (power - sound).mean(dim=2, keepdim=True)  # [n, 128, 1]
-        power = apply_to_some(power, given["noise_removed"], lambda some, i: subtract_steady(some, added[i]))
     power = apply_to_some(power, given["band_limit"], lambda some, _: limit_band(some, kind))
     # prediction normalises the peak of each window, so a scene comes back to the level it started from, more or less
     power = power * (original_peak / loudest_frame(power)) * to_power(uniform(n, -6.0, 3.0, power))

@@ -5,8 +5,10 @@ import scipy.fft
 
 from utils.audio import without_offset
 from utils.features import hann, stft, stft_power
-from utils.signal_settings import HOP, LEAST_GAIN_DB, N_FFT, OVERSUBTRACTION, TRIM_DB
+from utils.signal_settings import HOP, N_FFT, TRIM_DB
 
+OVERSUBTRACTION = 4.0  # times the mean noise power: single frames of noise lie above their mean
+LEAST_GAIN_DB = -20.0  # what is left of a bin that holds noise alone
 QUIETEST = 0.1  # so many of the frames hold less, in each bin, than noise_floor goes by
 
 

@@ -234,7 +234,7 @@ def open_journal(args, ensemble, n_inputs):
     if not args.resume and not (args.csv and n_inputs > 1 and not is_special(args.csv)):
         return None
     from utils.audio import MIN_PERIOD, QUIET_PEAK
-    from utils.background_noise import QUIETEST
+    from utils.background_noise import LEAST_GAIN_DB, OVERSUBTRACTION, QUIETEST
     from utils.ensemble import LEAST_PROBABILITY, MODEL_FILES
     from utils.events import RULE
     from utils.features import SIGNAL_SETTINGS
@@ -242,7 +242,6 @@ def open_journal(args, ensemble, n_inputs):
     from utils.loudness import CLEAR_DB, LOUD_SHARE, SCREAM_BAND
     from utils.noise_level import MOST_SHIFT, NOISE_FILE, NOISY_FROM, PART_LACKS, PART_SHIFT
     from utils.ranking import NEAR_S, SHARPNESS
-    from utils.signal_settings import LEAST_GAIN_DB, OVERSUBTRACTION
 
     files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
     settings = result_settings(args, ensemble) | {

@@ -11,5 +11,3 @@ MAX_GAIN_DB = 55  # a noise floor that peaks lower than -55 dBFS never becomes f
 MAX_GAIN = float(round(10 ** (MAX_GAIN_DB / 20)))
 QUIET_PEAK = 2.5e-4  # -72 dBFS, 8 steps of 16-bit audio: a window below this holds nothing to score
 TRIM_DB = 60  # dB below a training clip's peak that counts as silence
-OVERSUBTRACTION = 4.0  # noise is taken out of a sound with so many times its mean power: single frames of it lie above that
-LEAST_GAIN_DB = -20.0  # what is left then of a bin that holds noise alone
