@@ -371,9 +371,9 @@ def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], threshold=0.45)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], min_votes=1)
     assert scan_probabilities(monkeypatch, [0.05] * 3 + [0.4] + calm)  # early: what comes after is its background
-    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.29)
+    assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.265)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, heard_before=0.65)
-    assert scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.29, second_look=0.29)
+    assert scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.265, second_look=0.265)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, heard_before=0.45, second_look=0.61)
     assert scan_probabilities(monkeypatch, [*calm, 0.9, *calm], heard=0.3)  # the vote is sure
 
