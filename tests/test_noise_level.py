@@ -154,7 +154,7 @@ def test_the_loud_part_of_a_window_is_heard_alone():
     assert alone(ensemble, at(-1), samples) is True
     first, last = loud_part(samples)
     assert 0.9 < first < 1.0 < 1.8 < last < 1.9
-    as_it_is, less_noise = (np.concatenate(heard) for heard in ensemble.heard)
+    as_it_is, less_noise = np.concatenate(ensemble.heard)
     np.testing.assert_array_equal(as_it_is, clean_window(loud_samples(samples)))
     np.testing.assert_array_equal(less_noise, clean_window(loud_samples(subtract_own_noise(samples))))
 

@@ -138,6 +138,23 @@ class RecentSamples:
         return np.concatenate(parts)
 
 
+def score_loud_parts(pairs, ensemble, otherwise):
+    """Probabilities [2 n, n_models] of the loud parts of n windows, each alone, as if it were a short clip.
+
+    pairs: for each window its samples, as they are and with noise taken out; the second ones count as the first if they are too
+    quiet to be heard. otherwise: the probabilities [n_models] of first ones that are.
+    """
+    heard = []
+    for pair in pairs:
+        as_it_is, less_noise = (clean_window(loud_samples(samples)) for samples in pair)
+        heard += [as_it_is, as_it_is if less_noise is None else less_noise]  # None: too quiet, so was the noise
+    scores = np.tile(otherwise, (len(heard), 1))
+    loud_enough = [index for index, samples in enumerate(heard) if samples is not None]
+    if loud_enough:
+        scores[loud_enough] = ensemble.score(np.stack([heard[index] for index in loud_enough]))
+    return scores
+
+
 def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
     """Probability [n] of windows on a second look, which hears less of the background.
 
@@ -149,15 +166,11 @@ def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
     background = recent.cut(*background_of(judged_s))
     if known_s is not None:
         background = np.concatenate([background, recent.cut(judged_s + WINDOW_S, known_s)])
-    noise, heard = noise_power(background), []
+    noise, pairs = noise_power(background), []
     for start_s in starts_s:
         window = without_offset(recent.cut(start_s, start_s + WINDOW_S))  # an offset would be a step at both its ends
-        as_it_is, less_noise = (clean_window(loud_samples(samples)) for samples in (window, subtract_noise(window, noise)))
-        heard += [as_it_is, as_it_is if less_noise is None else less_noise]  # None: too quiet, so was the noise
-    scores = np.zeros((len(heard), len(ensemble.names)))
-    loud_enough = [index for index, samples in enumerate(heard) if samples is not None]
-    if loud_enough:
-        scores[loud_enough] = ensemble.score(np.stack([heard[index] for index in loud_enough]))
+        pairs.append((window, subtract_noise(window, noise)))
+    scores = score_loud_parts(pairs, ensemble, np.zeros(len(ensemble.names)))
     return ensemble.combine(scores.reshape(len(starts_s), -1))[0]
 
 
@@ -180,19 +193,18 @@ def verdict_alone(recent, ensemble, window):
     samples = recent.cut(window.start_s, window.end_s)
     shift = ensemble.noise.shift(describe_window(clean_window(samples))[0][None])[0]
     part = loud_part(samples)
-    less_noise = subtract_own_noise(samples) if shift or part else None
-    if shift and verdict_in_noise(window.probabilities, _heard(ensemble, less_noise, window.probabilities), shift):
-        return True
+    if not (shift or part):
+        return False
+    less_noise = subtract_own_noise(samples)
+    if shift:
+        cleaned = clean_window(less_noise)
+        again = window.probabilities if cleaned is None else ensemble.score(cleaned[None])[0]
+        if verdict_in_noise(window.probabilities, again, shift):
+            return True
     if not part:
         return False
-    as_it_is = _heard(ensemble, loud_samples(samples), window.probabilities)
-    return verdict_in_noise(as_it_is, _heard(ensemble, loud_samples(less_noise), as_it_is), PART_SHIFT * shift - PART_LACKS)
-
-
-def _heard(ensemble, samples, otherwise):
-    """Probabilities [n_models] of samples as a window; `otherwise` if they are too quiet to be heard."""
-    cleaned = clean_window(samples)
-    return otherwise if cleaned is None else ensemble.score(cleaned[None])[0]
+    as_it_is, again = score_loud_parts([(samples, less_noise)], ensemble, window.probabilities)
+    return verdict_in_noise(as_it_is, again, PART_SHIFT * shift - PART_LACKS)
 
 
 class Judge:
