@@ -4,8 +4,8 @@
     python compare_models.py --transfer          train on some collections, test on others: models/transfer.md and .png
     python compare_models.py --cross-validate 5  every clip tested once, by models that never saw its group
 
-The vote hears noisy windows again: the clips must lie where extract_features.py has read them.
-The first takes seconds. The other two train through the stage scripts, in checkpoints/, and continue where they were
+The vote hears noisy windows and loud parts of windows again: the clips must lie where extract_features.py has read them.
+The first takes half a minute. The other two train through the stage scripts, in checkpoints/, and continue where they were
 interrupted; models there of other artifacts or options are trained again. On 2 CPU cores with --jobs 2, three seeds of
 --transfer take about 75 minutes, 5-fold cross-validation 60.
 """
@@ -34,7 +34,8 @@ SIDES = {"A": ("noise-of-life", "esc10", "baby-cry-detection"),
          "B": ("screamingstrike", "cdogs", "cpsc870", "cs679-asylum", "spankthefox", "actionmovie", "openclonk", "opensoldat",
                "wbwwb", "emogator", "fsdkaggle2018", "moodist")}
 STAGES = ("train_ml.py", "train_cnn.py", "train_cnn_mel.py", "train_cnn_lstm.py")
-CLIP_LEVEL = "Clip level: clips are ranked by the probability that main.py gives them (utils/ranking.py)."
+CLIP_LEVEL = ("Clip level: clips, without silence at their ends, are ranked by the probability that main.py gives them "
+              "(utils/ranking.py).")
 TRANSFER_COLUMNS = ("roc_auc", "average_precision", "recall_at_1_fpr", "recall_at_5_fpr", "recall", "false_positive_rate")
 
 
@@ -196,7 +197,7 @@ def transfer(args, windows, manifest):
             label, scores = clip_scores(windows, rows, ensemble, probabilities)
             voted, _, _ = ensemble.combine(probabilities)
             runs.append(figures_of(label, scores) | {MEAN: ranking_figures(label, mean_over_windows(windows, rows, voted))})
-            confused = confused or confused_classes(windows, rows, voted)
+            confused = confused or confused_classes(windows, rows, scores[VOTE][0])
             drawn.setdefault(f"{train} → {test}", (label, scores))
         warn_of_few_clips(label, f"side {test}")
         median = {name: {key: float(np.median([run[name][key] for run in runs])) for key in TRANSFER_COLUMNS if key in figures}

@@ -8,6 +8,7 @@ The stages run alone, one after another, on one thread; the whole runs as `main.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import resource
@@ -34,7 +35,8 @@ from utils.events import DEFAULT_SETTINGS, EventDetector  # noqa: E402
 from utils.features import describe_windows  # noqa: E402
 from utils.loudness import window_level  # noqa: E402
 from utils.options import add_trust_option  # noqa: E402
-from utils.scan import BATCH, Judge, RecentSamples, ScoredWindow  # noqa: E402
+from utils.ranking import PARTS, RecordingProbability  # noqa: E402
+from utils.scan import BATCH, Judge, RecentSamples, ScoredWindow, hear_loud_part  # noqa: E402
 from utils.tables import markdown_table  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -86,7 +88,7 @@ def time_stages(path, ensemble):
     def network_scores(name, spectrograms):
         return ensemble.only(name).network_scores(*spectrograms)[name]
 
-    detector, recent = EventDetector(DEFAULT_SETTINGS), RecentSamples()
+    detector, recent, recording = EventDetector(DEFAULT_SETTINGS), RecentSamples(), RecordingProbability()
     judge = Judge(recent, ensemble)
     cuts = cut_windows(recent.remember(read_blocks(path)))
     while batch := timed("decode, resample, cut", lambda: [cut for cut, _ in zip(cuts, range(BATCH))]):
@@ -105,6 +107,8 @@ def time_stages(path, ensemble):
                                   bool(verdict))
             for judged, called in timed("second looks", list, judge.add(window)):
                 timed("vote and events", detector.add, *judged.core, judged.votes, judged.probability, called)
+            timed("loud parts alone", recording.add, start_s, probability, level_db,
+                  functools.partial(hear_loud_part, recent, ensemble, window, **PARTS))
         recent.forget(judge.needed_from_s)
     return seconds
 

@@ -1,4 +1,4 @@
-"""Stress curves: how recall and false positives change with noise, band limit, reverberation, level and MP3.
+"""Stress curves: how recall, false positives and ranking change with noise, band limit, reverberation, level and MP3.
 
     python benchmarks/stress.py --ambience DIR [--models DIR] [--others 150] [--split validation]
 
@@ -15,6 +15,7 @@ import sys
 
 import numpy as np
 import soundfile
+from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -70,9 +71,10 @@ def conditions(ambience):
     return changes
 
 
-def is_called(ensemble, samples):
-    """Whether main.py makes an event of a file."""
-    return bool(scan([samples], ensemble)["events"])
+def hear(ensemble, samples):
+    """Whether main.py makes an event of a file, and the probability that it gives it."""
+    record = scan([samples], ensemble)
+    return bool(record["events"]), record["probability"]
 
 
 def choose_clips(windows, split, n_others, seed):
@@ -85,37 +87,48 @@ def choose_clips(windows, split, n_others, seed):
     return [*screams, *others], np.array([1] * len(screams) + [0] * len(others))
 
 
+def row_of(group, condition, label, heard):
+    """(group, condition, recall, false-positive rate, average precision) from (is it called, probability) of each clip."""
+    called, probability = np.array(heard, float).T
+    return (group, condition, float(called[label == 1].mean()), float(called[label == 0].mean()),
+            float(average_precision_score(label, probability)))
+
+
 def measure(ensemble, clips, label, changes, seed):
-    """Rows (group, condition, recall, false-positive rate)."""
+    """Rows as of row_of."""
     rows = []
     total = sum(len(steps) for steps in changes.values())
     with tqdm(total=total, unit="condition", disable=None) as bar:
         for group, steps in changes.items():
             for name, change in steps.items():
-                called = np.array([is_called(ensemble, change(samples, np.random.default_rng([seed, i])))
-                                   for i, samples in enumerate(clips)])
-                rows.append((group, name, float(called[label == 1].mean()), float(called[label == 0].mean())))
+                rows.append(row_of(group, name, label, [hear(ensemble, change(samples, np.random.default_rng([seed, i])))
+                                                        for i, samples in enumerate(clips)]))
                 bar.update()
     return rows
 
 
-def found_in_recording(ensemble, samples, background, snr_db, before_s, after_s):
-    """Whether main.py finds an event where a clip lies in a recording of noise, with so many seconds of it before and after."""
+def hear_in_recording(ensemble, samples, background, snr_db, before_s, after_s):
+    """A clip in a recording of noise, with so many seconds of it before and after.
+
+    Whether main.py finds an event where the clip lies, and the probability that it gives the whole.
+    """
     first = before_s * SAMPLE_RATE
     recording = scenes.loop_to(background, first + len(samples) + after_s * SAMPLE_RATE, np.random.default_rng(0)).copy()
     place = slice(first, first + len(samples))
     recording[place] = scenes.mix(recording[place], samples, -snr_db)  # the noise stays, the clip is scaled
-    events = scan([recording / max(1.0, float(np.abs(recording).max()))], ensemble)["events"]
-    return any(event["start_s"] < before_s + len(samples) / SAMPLE_RATE and event["end_s"] > before_s for event in events)
+    record = scan([recording / max(1.0, float(np.abs(recording).max()))], ensemble)
+    found = any(event["start_s"] < before_s + len(samples) / SAMPLE_RATE and event["end_s"] > before_s
+                for event in record["events"])
+    return found, record["probability"]
 
 
 def measure_in_recordings(ensemble, clips, label, ambience, before_s, after_s):
-    """Rows (noise, condition, recall, false-positive rate) of clips in recordings of noise."""
+    """Rows as of row_of, of clips in recordings of noise."""
     rows = []
     for name, background in tqdm(ambience.items(), unit="noise", disable=None):
         for snr in SNRS_DB:
-            found = np.array([found_in_recording(ensemble, samples, background, snr, before_s, after_s) for samples in clips])
-            rows.append((name, f"{snr} dB", float(found[label == 1].mean()), float(found[label == 0].mean())))
+            rows.append(row_of(name, f"{snr} dB", label, [
+                hear_in_recording(ensemble, samples, background, snr, before_s, after_s) for samples in clips]))
     return rows
 
 
@@ -162,16 +175,17 @@ def main(argv=None):
     clean = rows[0][2]
 
     def table(rows, header):
-        return markdown_table([*header, "recall", "of clean", "false positives"], [
-            [group, name, f"{recall:.2f}", f"{recall / max(clean, 1e-9):.0%}", f"{false:.3f}"]
-            for group, name, recall, false in rows])
+        return markdown_table([*header, "recall", "of clean", "false positives", "AP"], [
+            [group, name, f"{recall:.2f}", f"{recall / max(clean, 1e-9):.0%}", f"{false:.3f}", f"{precision:.3f}"]
+            for group, name, recall, false, precision in rows])
 
     text = (f"# Stress curves\n\n{command_given(__file__, argv)}: {int(label.sum())} screams and {int((1 - label).sum())} other "
-            f"clips of the {args.split} split, what main.py makes an event of.\n\n"
+            f"clips of the {args.split} split, what main.py makes an event of, and the average precision (AP) of the probability "
+            "that it gives.\n\n"
             f"{table(rows, ['change', 'step'])}")
     for name, (before_s, after_s) in AROUND_S.items():
         text += (f"\n## In {name}\n\nThe same clips, each with {before_s} s of the noise before it and {after_s} s after it: "
-                 f"what main.py makes an event of.\n\n{table(in_recordings[name], ['noise', 'step'])}")
+                 f"what main.py makes an event of, and AP as above.\n\n{table(in_recordings[name], ['noise', 'step'])}")
     print(text)
     name = "stress" if args.split == "test" else f"stress_{args.split}"
     write_text(os.path.join(args.out, f"{name}.md"), text)

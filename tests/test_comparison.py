@@ -51,22 +51,39 @@ class ThreeModels:
     def combine(probabilities):
         return combine(probabilities)
 
+    @staticmethod
+    def score(windows):
+        return np.full((len(windows), 3), 0.001)
 
-WINDOWS = windows_of([("a", 1, "field", "voice"), ("a", 1, "field", "voice"), ("b", 0, "field", "dog"), ("b", 0, "field", "dog"),
-                      ("unused", 1, "field", "voice")])
+
 ROWS = np.array([0, 1, 2, 3])
 PROBABILITIES = np.array([[0.9, 0.1, 0.2], [0.2, 0.6, 0.7], [0.6, 0.1, 0.1], [0.1, 0.6, 0.3]])
 
 
-def test_a_clip_is_ranked_as_a_recording_and_is_called_if_one_window_is():
-    label, scores = clip_scores(WINDOWS, ROWS, ThreeModels(), PROBABILITIES)
+@pytest.fixture
+def windows(tmp_path):
+    """Two windows each of two clips of steady noise, no part of which is louder than the rest, and one more that no test uses."""
+    paths = [str(tmp_path / f"{name}.wav") for name in "ab"]
+    for path in paths:
+        soundfile.write(path, sounding(0) / 5, SAMPLE_RATE)
+    return windows_of([(paths[0], 1, "field", "voice"), (paths[0], 1, "field", "voice"), (paths[1], 0, "field", "dog"),
+                       (paths[1], 0, "field", "dog"), ("unused", 1, "field", "voice")])
+
+
+def test_a_clip_is_ranked_as_a_recording_and_is_called_if_one_window_is(windows):
+    label, scores = clip_scores(windows, ROWS, ThreeModels(), PROBABILITIES)
     assert label.tolist() == [1, 0]
-    ranked = recording_probabilities(WINDOWS.rows(ROWS), PROBABILITIES[:, 0])
-    assert scores["svm"][0].tolist() == ranked.tolist() and 0.2 < ranked[0] < 0.9 and 0.1 < ranked[1] < 0.6
+    ranked = recording_probabilities(windows.rows(ROWS), PROBABILITIES[:, 0])
+    assert scores["svm"][0] == pytest.approx(ranked) and 0.2 < ranked[0] < 0.9 and 0.1 < ranked[1] < 0.6
     assert scores["svm"][1].tolist() == [True, True] and scores["cnn_mel"][1].tolist() == [True, False]
     # two of three say scream in one window of a; in b each window has one vote, and votes of two windows do not add up
     assert scores[VOTE][1].tolist() == [True, False]
     assert list(scores) == ["svm", "cnn", "cnn_mel", VOTE]
+
+
+def test_a_model_that_is_sure_is_ranked_as_if_it_were_alone_in_the_vote(windows):
+    _, scores = clip_scores(windows, ROWS, ThreeModels(), np.array([[1.0, 0.0, 0.5]] * 4))
+    assert [scores[name][0][0] for name in ThreeModels.names] == pytest.approx([0.999, 0.001, 0.5]), "no odds beyond 1:1000"
 
 
 def stored(path, starts_s):
@@ -141,17 +158,45 @@ def test_a_clip_is_called_as_main_calls_it(tmp_path):
     windows = windows_of([(str(tmp_path / "a.wav"), 1, "field", "voice")] * len(described))
     windows.start_s[:] = [window.start_s for window in described]
     rows = np.random.default_rng(0).permutation(len(described))
+    windows.band_level_db[:] = [window.band_level_db for window in described]
     _, scores = clip_scores(windows, rows, ensemble, probabilities[rows])
     assert scores[VOTE][1].tolist() == [True]
+    assert scores[VOTE][0] == pytest.approx(record["probability"], abs=1e-6)
 
 
-def test_the_mean_over_windows_is_that_of_log_odds():
-    mean = mean_over_windows(WINDOWS, ROWS, np.array([0.9, 0.9, 0.5, 0.8]))
+def test_a_clip_is_ranked_as_main_ranks_it_and_as_each_stage_for_one_model(tmp_path):
+    """A tone that fills a small part of its windows: there it is heard alone, and counts for more."""
+
+    class Only(StandIn):
+        def __init__(self, column):
+            super().__init__(0.75)
+            self.column, self.names = column, StandIn.names[column : column + 1]
+
+        def score(self, windows):
+            return StandIn(0.75).score(windows)[:, [self.column]]
+
+    soundfile.write(tmp_path / "a.wav", scene(5, [(2.0, 0.3)], snr=12), SAMPLE_RATE, subtype="FLOAT")
+    ensemble, described, samples = StandIn(0.75), [], read_audio(str(tmp_path / "a.wav"))
+    record = scan([samples], ensemble, on_window=described.append)
+    ensemble.noise = None
+    windows = windows_of([(str(tmp_path / "a.wav"), 1, "field", "voice")] * len(described))
+    windows.start_s[:] = [window.start_s for window in described]
+    windows.band_level_db[:] = [window.band_level_db for window in described]
+    probabilities = np.stack([window.probabilities for window in described])
+    _, scores = clip_scores(windows, np.arange(len(described)), ensemble, probabilities)
+    assert scores[VOTE][0] == pytest.approx(record["probability"], abs=1e-6)
+    assert scores[VOTE][0] > recording_probabilities(windows, ensemble.combine(probabilities)[0]) + 0.01
+    for column, name in enumerate(ensemble.names):
+        assert scores[name][0] == pytest.approx(scan([samples], Only(column))["probability"], abs=1e-6)
+
+
+def test_the_mean_over_windows_is_that_of_log_odds(windows):
+    mean = mean_over_windows(windows, ROWS, np.array([0.9, 0.9, 0.5, 0.8]))
     assert mean.tolist() == pytest.approx([np.log(9), np.log(4) / 2])
 
 
-def test_figures_of_the_models_and_the_vote():
-    figures = figures_of(*clip_scores(WINDOWS, ROWS, ThreeModels(), PROBABILITIES))
+def test_figures_of_the_models_and_the_vote(windows):
+    figures = figures_of(*clip_scores(windows, ROWS, ThreeModels(), PROBABILITIES))
     assert figures["svm"]["confusion_matrix"] == [[0, 1], [0, 1]] and figures["svm"]["roc_auc"] == 1
     assert figures[VOTE]["accuracy"] == 1 and figures["cnn"]["roc_auc"] == 0.5
 
@@ -168,12 +213,12 @@ def test_table_has_a_row_per_model_and_only_figures_that_are_there():
 def test_most_confused_classes():
     rows = [(f"scream{i}", 1, "field", "voice") for i in range(3)] + [(f"dog{i}", 0, "home", "dog") for i in range(100)]
     rows += [(f"siren{i}", 0, "street", "siren") for i in range(100)]
-    probability = np.concatenate([np.ones(3), np.full(100, 0.1), np.full(99, 0.2), [0.9]])
-    windows = windows_of(rows)
-    assert confused_classes(windows, np.arange(len(rows)), probability) == [("street/siren", 1, 100)]
-    probability[3:6] = [0.95, 0.96, 0.97]  # three dogs above the siren: two of them are the 1 % of 200
-    assert confused_classes(windows, np.arange(len(rows)), probability)[0][0] == "home/dog"
-    assert len(confused_classes(windows, np.arange(len(rows)), probability, most=1)) == 1
+    probability = np.concatenate([np.full(100, 0.1), np.ones(3), np.full(99, 0.2), [0.9]])  # of clips, sorted by file
+    windows, order = windows_of(rows), np.arange(len(rows))
+    assert confused_classes(windows, order, probability) == [("street/siren", 1, 100)]
+    probability[:3] = [0.95, 0.96, 0.97]  # three dogs above the siren: two of them are the 1 % of 200
+    assert confused_classes(windows, order, probability)[0][0] == "home/dog"
+    assert len(confused_classes(windows, order, probability, most=1)) == 1
 
 
 def test_reliability():
@@ -209,9 +254,9 @@ def test_models_that_may_have_seen_test_clips_are_not_tested(tmp_path, monkeypat
         refuse_seen_clips("models", fair, "f")
 
 
-def test_without_test_clips_one_sentence():
+def test_without_test_clips_one_sentence(windows):
     with pytest.raises(ArtifactError, match=r"no clips to test on: .*column group"):
-        score_rows(ThreeModels(), WINDOWS, "data", {}, np.array([], int))
+        score_rows(ThreeModels(), windows, "data", {}, np.array([], int))
 
 
 @pytest.mark.parametrize("n_screams, n_others, few", [(9, 50, True), (50, 9, True), (0, 50, True), (10, 10, False)])

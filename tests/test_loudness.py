@@ -5,7 +5,7 @@ import pytest
 from stand_in import scene
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_S
-from utils.loudness import loud_part, loud_samples, window_level
+from utils.loudness import band_level, loud_part, loud_samples, window_level
 
 TIME = np.arange(WINDOW) / SAMPLE_RATE
 
@@ -44,6 +44,9 @@ def test_loud_part():
     start, end = loud_part(scene(WINDOW_S, [(1.0, 0.8)]))
     assert (start, end) == (pytest.approx(1.0, abs=0.1), pytest.approx(1.8, abs=0.1))
     assert loud_part(scene(WINDOW_S, [])) is None  # steady noise
+    louder_db = float(np.ptp(np.percentile(band_level(scene(WINDOW_S, [(1.0, 0.8)])), [10, 95])))
+    assert loud_part(scene(WINDOW_S, [(1.0, 0.8)]), louder_db + 0.1) == (start, end)
+    assert loud_part(scene(WINDOW_S, [(1.0, 0.8)]), louder_db - 0.1) is None, "what is so much quieter is silence"
     at = np.arange(WINDOW) / SAMPLE_RATE
     for hz in (300, 8000):  # louder than the scream, but not where screams are loud
         rumble = 0.5 * np.sin(2 * np.pi * hz * at) * (at > 2.2)

@@ -345,7 +345,7 @@ def test_pipe_runs_a_command_and_fills_a_table(capfd, tmp_path, monkeypatch):
 
 
 def test_scores_of_every_window(capfd, tmp_path, monkeypatch):
-    """A table per recording, of files and of a pipe, whose highest row is the record's."""
+    """A table per recording, of files and of a pipe, whose highest row has the votes and the models of the record."""
     path = write_scene(tmp_path / "a.wav", [(2.0, 1.0)], 15)
     (record,) = detect_json(capfd, "--file", path, "--scores", tmp_path / "scores")[1]
     feed(monkeypatch, pathlib.Path(path).read_bytes())
@@ -356,7 +356,7 @@ def test_scores_of_every_window(capfd, tmp_path, monkeypatch):
     header, *rows = list(csv.reader(of_file.open()))
     assert header[-6:] == list(record["models"]) and len(rows) == 10
     highest = dict(zip(header, max(rows, key=lambda row: float(row[header.index("probability")]))))
-    assert float(highest["probability"]) >= record["probability"] > 0.9 and int(highest["votes"]) == record["votes"]
+    assert min(float(highest["probability"]), record["probability"]) > 0.9 and int(highest["votes"]) == record["votes"]
     assert all(float(highest[name]) == model["probability"] for name, model in record["models"].items())
     assert [float(row[0]) for row in rows[:3]] == pytest.approx([0, WINDOW_HOP / SAMPLE_RATE, 2 * WINDOW_HOP / SAMPLE_RATE],
                                                                 abs=6e-4)
@@ -899,7 +899,7 @@ def test_threads_and_jobs_change_no_record_of_the_real_recordings(trained_models
 
 @pytest.mark.parametrize(("script", "name"), [("inference_svm.py", "svm"), ("inference_cnn.py", "cnn")])
 def test_one_model_alone_says_what_it_says_in_the_vote(trained_models, tmp_path, script, name):
-    path = write_scene(tmp_path / "a.wav", [(0.5, 1.0)], 2)  # one window
+    path = write_scene(tmp_path / "a.wav", [(0.2, 1.6)], 2)  # one window, no short part of which is louder than the rest
     alone, vote = (json.loads(python(by, "--json", "--file", path).stdout) for by in (script, "main.py"))
     assert set(alone) == KEYS and list(alone["models"]) == [name] and alone["votes"] in (0, 1)
     assert alone["probability"] == alone["models"][name]["probability"] == vote["models"][name]["probability"]

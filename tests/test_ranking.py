@@ -98,11 +98,66 @@ def test_window_by_window_it_is_the_same_as_all_at_once(seed):
     assert scores.min() <= recording(scores, starts, levels) <= scores.max()
 
 
+def with_loud_parts(scores, heard):
+    """As recording, of windows whose loud parts alone have these log-odds (None: there is none), and which were asked for.
+
+    The windows are too far from each other to be neighbours.
+    """
+    ranked, asked = RecordingProbability(), []
+    for index, (score, of_part) in enumerate(zip(scores, heard)):
+        def hear(index=index, of_part=of_part):
+            asked.append(index)
+            return None if of_part is None else probability_of_log_odds(of_part)
+
+        ranked.add(20.0 * index, float(probability_of_log_odds(score)), -20.0, hear)
+    return float(log_odds(ranked.finish())), asked
+
+
+def test_a_window_counts_with_its_loud_part_if_that_is_more():
+    assert with_loud_parts([-1.0], [[[2.0, 2.0], [2.0, 2.0]]])[0] == pytest.approx(1.5), "half less than what is heard"
+    assert with_loud_parts([-1.0], [[[3.0, 2.0], [1.0, 0.0]]])[0] == pytest.approx(1.0), "all models and looks count alike"
+    assert with_loud_parts([-1.0], [[[90.0, 0.0], [0.0, 0.0]]])[0] == pytest.approx(np.log(999) / 4 - 0.5), "none beyond 1:1000"
+    assert with_loud_parts([-1.0], [[[-1.0], [-0.2]]])[0] == pytest.approx(-1.0)
+    assert with_loud_parts([-1.0], [None])[0] == pytest.approx(-1.0)
+
+
+def test_improbable_windows_are_not_heard_again():
+    nothing = [[-9.0]]
+    assert with_loud_parts([-2.95], [[[5.0]]]) == (pytest.approx(-2.95), []), "less than 0.05"
+    assert with_loud_parts([-2.94], [[[5.0]]]) == (pytest.approx(4.5), [0])
+    assert with_loud_parts([1.0, -0.9, -1.1, -1.1], [nothing] * 4)[1] == [0, 1], "2 below the most probable one before"
+    assert with_loud_parts([-1.0, 0.5, 0.5], [[[3.4]], nothing, [[9.0]]]) == (pytest.approx(2.9), [0]), "as it was heard"
+
+
+def asked_late(scores, apart_s=10.0, first_s=120.0):
+    """Which windows of a long recording are asked for what is heard of their loud parts; before them is silence."""
+    ranked, asked = RecordingProbability(), []
+    for index, score in enumerate(scores):
+        probability = float(probability_of_log_odds(score))
+        ranked.add(first_s + apart_s * index, probability, -20.0, lambda index=index: asked.append(index))
+    return asked
+
+
+def test_later_only_nearly_the_most_probable_windows_of_half_a_minute_are_heard_again():
+    assert asked_late([0.5, 0.24, 0.26, 0.5, 0.6]) == [0, 2, 3, 4]
+    assert asked_late([0.5, 0.0, 0.0, 0.0, 0.0]) == [0, 4], "30 s after it still counts, 40 s after it no more"
+    assert asked_late([0.5, 0.0, 0.0], first_s=99.9) == [0, 1, 2], "in the first two minutes time does not matter"
+    assert asked_late([0.5, 0.0, 0.0], first_s=100.1) == [0, 1]
+    assert asked_late([0.5, -1.4, -1.6, -1.4, -1.6, -1.4], apart_s=40.0) == [0, 1, 3, 5], "never those far below the best so far"
+
+
+def test_a_loud_part_counts_among_its_neighbours_as_a_window_does():
+    ranked = RecordingProbability()
+    ranked.add(0.0, float(probability_of_log_odds(-1.0)), -10.0, lambda: probability_of_log_odds([[2.5]]))
+    ranked.add(HOP_S, 0.5, -10.0, lambda: None)
+    assert log_odds(ranked.finish()) == pytest.approx(recording([2.0, 0.0]))
+
+
 def test_a_long_recording_takes_no_more_memory():
     ranked = RecordingProbability()
     for index in range(10_000):
         ranked.add(index * HOP_S, 0.1, -30.0)
-        assert len(ranked.windows) <= 12
+        assert len(ranked.windows) <= 12 and len(ranked.recent) <= 21
 
 
 def test_a_table_of_windows_gives_each_file_in_order_of_its_name():

@@ -17,13 +17,12 @@ import soundfile
 from utils.audio import (SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, AudioError, clean_window, read_audio, read_blocks,
                          without_offset)
 from stand_in import StandIn, scene
-from window_table import window_table
-from utils.background_noise import noise_power, subtract_noise
+from utils.background_noise import noise_power, subtract_noise, subtract_own_noise
 from utils.events import SAME_SOUND_S, EventSettings
-from utils.loudness import loud_part
-from utils.ranking import recording_probabilities
+from utils.loudness import loud_part, loud_samples
+from utils.ranking import RecordingProbability
 from utils.pipe import AHEAD_BLOCKS, ReadAhead, read_exactly, read_stream, read_wav_header
-from utils.scan import RecentSamples, ScoredWindow, scan, score_windows, second_look
+from utils.scan import (RecentSamples, ScoredWindow, hear_loud_part, scan, score_batch, score_windows, second_look)
 
 
 def cut(samples, size):
@@ -72,21 +71,80 @@ def test_silence_before_and_after_a_scream():
     record = scan([silence, scene(6, [(3.0, 1.0)]), silence], ensemble)
     (event,) = record["events"]
     assert event["start_s"] == pytest.approx(13, abs=0.2) and event["votes"] == record["votes"] == 6
-    assert 0 < ensemble.n_scored < 10
+    assert 0 < ensemble.n_scored < 17, "the windows of silence are not"
 
 
 def test_record_shows_the_strongest_window():
     windows = []
     record = scan([scene(30, [(11.0, 2.0)])], StandIn(), on_window=windows.append)
     best = max(windows, key=lambda window: window.probability)
-    table = window_table(["a"] * len(windows), [1] * len(windows), start_s=[window.start_s for window in windows],
-                         band_level_db=[window.band_level_db for window in windows])
-    ranked = recording_probabilities(table, np.array([window.probability for window in windows]))
-    assert record["probability"] == pytest.approx(ranked[0], abs=1e-6) and 0 < ranked[0] < best.probability
     assert record["votes"] == best.votes
     assert [vote["probability"] for vote in record["models"].values()] == pytest.approx(best.probabilities, abs=1e-6)
     assert list(record["models"]) == list(StandIn.names)
     assert json.loads(json.dumps(record)) == record
+
+
+def ranked(windows, with_loud_parts=True):
+    """RecordingProbability of ScoredWindows, with what was heard of their loud parts or without."""
+    recording = RecordingProbability()
+    for window in windows:
+        recording.add(window.start_s, window.probability, window.band_level_db,
+                      (lambda heard=window.of_loud_part: heard) if with_loud_parts else None)
+    return recording.finish()
+
+
+@pytest.mark.parametrize("seconds, snr, heard_again", [
+    (0.5, 12, True), (1.46, 12, True), (1.48, 12, False), (0.5, 43.9, True), (0.5, 44.4, False), (0.5, 60, False),
+], ids=["short", "just short enough", "too long", "44.7 dB above the rest", "45.2 dB", "beside silence"])
+def test_a_loud_part_is_heard_again_where_it_is_short_and_the_rest_is_not_silence(seconds, snr, heard_again):
+    windows, ensemble = [], StandIn(0.75)
+    scan([scene(WINDOW_S, [(0.4, seconds)], snr)], ensemble, on_window=windows.append)
+    [window] = windows
+    assert window.probability > 0.05 and (window.of_loud_part is not None) is heard_again
+    assert ensemble.n_scored == (3 if heard_again else 1)
+
+
+@pytest.mark.parametrize("seconds, onset", [(30, 11.0), (4, 1.2)])
+def test_a_recording_is_ranked_by_its_windows_and_their_loud_parts(seconds, onset):
+    windows = []
+    record = scan([scene(seconds, [(onset, 0.3)], snr=12)], StandIn(0.75), on_window=windows.append)
+    assert record["probability"] == pytest.approx(ranked(windows), abs=1e-6)
+    heard = [window for window in windows if window.of_loud_part is not None]
+    assert heard and all(window.of_loud_part.shape == (2, 6) for window in heard)
+    assert ranked(windows) > ranked(windows, with_loud_parts=False) + 0.01, "the tone fills a part of its windows"
+
+
+def test_the_loud_part_of_a_window_is_heard_once_and_alone():
+    class Listens(StandIn):
+        def score(self, windows):
+            heard.append(windows)
+            return super().score(windows)
+
+    samples, recent, ensemble, heard = scene(WINDOW / SAMPLE_RATE, [(1.0, 0.5)]), RecentSamples(), Listens(), []
+    recent.add(samples)
+    [window] = score_batch([(0, samples, True)], StandIn(), WINDOW_HOP)
+    first = hear_loud_part(recent, ensemble, window)
+    [looks] = heard
+    level = without_offset(samples)
+    np.testing.assert_array_equal(looks[0], clean_window(loud_samples(level)))
+    np.testing.assert_array_equal(looks[1], clean_window(loud_samples(subtract_own_noise(level))))
+    np.testing.assert_array_equal(first, StandIn().score(looks))
+    assert hear_loud_part(recent, ensemble, window) is first and len(heard) == 1
+    assert hear_loud_part(recent, ensemble, window, 0.6) is first and hear_loud_part(recent, ensemble, window, 0.5) is None
+    steady = scene(WINDOW / SAMPLE_RATE, [])
+    recent.add(steady)
+    [window] = score_batch([(WINDOW, steady, True)], StandIn(), WINDOW_HOP)
+    assert hear_loud_part(recent, ensemble, window) is None and len(heard) == 1, "no part is louder than the rest"
+
+
+def test_an_offset_of_the_recorder_changes_no_loud_part():
+    heard = []
+    for offset in (0.0, 0.2):
+        windows = []
+        samples = scene(WINDOW_S, [(0.5, 0.5)], snr=12)[:63_000] + np.float32(offset)  # no multiple of the frames of its level
+        scan([samples], StandIn(0.75), on_window=windows.append)
+        heard += [window.of_loud_part for window in windows]
+    assert len(heard) == 2 and heard[1] == pytest.approx(heard[0], abs=0.01)
 
 
 def test_cores_touch_and_cover_the_recording():
@@ -175,7 +233,7 @@ def test_batch_size_changes_nothing():
     assert scan([sound], StandIn(), batch=1) == scan([sound], StandIn(), batch=32) == scan([sound], StandIn(), batch=7)
 
 
-def test_a_window_is_not_kept_waiting_and_a_full_pipe_is_scored_in_batches():
+def test_a_window_is_not_kept_waiting_and_a_full_pipe_is_scored_in_batches(monkeypatch):
     sound, sizes = scene(60, [(5.0, 1.0)]), []
 
     class Recorder(StandIn):
@@ -183,6 +241,7 @@ def test_a_window_is_not_kept_waiting_and_a_full_pipe_is_scored_in_batches():
             sizes.append(len(windows))
             return super().score(windows)
 
+    monkeypatch.setattr("utils.scan.hear_loud_part", lambda *_, **__: None)  # its two looks are no windows
     expected = scan([sound], StandIn())
     assert scan(cut(sound, 2205), Recorder(), must_wait=lambda: True) == expected
     assert set(sizes) == {1}

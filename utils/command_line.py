@@ -241,7 +241,7 @@ def open_journal(args, ensemble, n_inputs):
     from utils.journal import Journal
     from utils.loudness import CLEAR_DB, LOUD_SHARE, SCREAM_BAND
     from utils.noise_level import MOST_SHIFT, NOISE_FILE, NOISY_FROM, PART_LACKS, PART_SHIFT
-    from utils.ranking import NEAR_S, SHARPNESS
+    from utils.ranking import MOST_GAIN, NEAR_S, NEARLY, PARTS, SHARPNESS, SHORT_S
 
     files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
     settings = result_settings(args, ensemble) | {
@@ -249,7 +249,8 @@ def open_journal(args, ensemble, n_inputs):
         "signal": SIGNAL_SETTINGS | {"quiet_peak": QUIET_PEAK, "least_period": MIN_PERIOD},
         "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB, "scream_band": SCREAM_BAND,
                               "clear_db": CLEAR_DB, "least_probability": LEAST_PROBABILITY},
-        "ranking": {"near_s": NEAR_S, "sharpness": SHARPNESS, "loud_share": LOUD_SHARE},
+        "ranking": {"near_s": NEAR_S, "sharpness": SHARPNESS, "loud_share": LOUD_SHARE, "most_gain": MOST_GAIN, "parts": PARTS,
+                    "nearly": [SHORT_S, NEARLY]},
         "noise": {"from": NOISY_FROM, "most_shift": MOST_SHIFT, "quietest": QUIETEST, "part": [PART_SHIFT, PART_LACKS],
                   "level": sha256_of(noise) if os.path.isfile(noise := os.path.join(args.models, NOISE_FILE)) else None},
         "model_hashes": {name: sha256_of(path) for name, path in files.items() if os.path.isfile(path)},

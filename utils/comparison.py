@@ -15,8 +15,8 @@ from utils.ensemble import MODEL_FILES, MODEL_NAMES
 from utils.evaluation import highest_window, ranking_figures, verdict_figures
 from utils.figures import empty_figure, import_seaborn, save_figure
 from utils.noise_level import NOISE_FILE
-from utils.ranking import recording_probabilities
-from utils.scan import Judge, ScoredWindow
+from utils.ranking import PARTS, RecordingProbability
+from utils.scan import Judge, ScoredWindow, hear_loud_part
 
 VOTE = "vote"
 MEAN = "vote, mean of windows"  # a clip's probability as audio taggers are usually scored, for comparison with them
@@ -92,36 +92,64 @@ class StoredClip:
         return samples[max(0, first) : max(0, first + round((to_s - from_s) * SAMPLE_RATE))]
 
 
-def clip_verdict(ensemble, windows, probabilities):
-    """Whether main.py would find a scream in a clip, from its windows (utils.dataset.Windows) and their [n, n_models] scores."""
+def scored_windows(windows, ensemble, probabilities):
+    """The ScoredWindows of a clip in their order, from its windows (utils.dataset.Windows) and their [n, n_models] scores."""
     pooled, votes, verdict = ensemble.combine(probabilities)
-    judge = Judge(StoredClip(windows.file[0], windows.start_s), ensemble)
-    known = []
+    scored = []
     for row in np.argsort(windows.start_s, kind="stable"):
         start_s = float(windows.start_s[row])
-        window = ScoredWindow(start_s, start_s + WINDOW_S, (start_s, start_s + WINDOW_S), 0.0, float(windows.band_level_db[row]),
-                              probabilities[row], float(pooled[row]), int(votes[row]), bool(verdict[row]))
+        end_s = start_s + WINDOW_S
+        scored.append(ScoredWindow(start_s, end_s, (start_s, end_s), 0.0, float(windows.band_level_db[row]), probabilities[row],
+                                   float(pooled[row]), int(votes[row]), bool(verdict[row])))
+    return scored
+
+
+def clip_verdict(clip, ensemble, scored):
+    """Whether main.py would find a scream in a StoredClip with these ScoredWindows."""
+    judge, known = Judge(clip, ensemble), []
+    for window in scored:
         known += judge.add(window)
     return any(called for _, called in [*known, *judge.finish()])
+
+
+def loud_part_heard_by(columns, clip, ensemble, window):
+    """What the models of these columns say of the loud part of a ScoredWindow that ranking asks for: [2, n], or None."""
+    heard = hear_loud_part(clip, ensemble, window, **PARTS)
+    return None if heard is None else heard[:, columns]
+
+
+def clip_probabilities(clip, ensemble, scored):
+    """What main.py would give a StoredClip with these ScoredWindows: with each model alone, and with all: [n_models + 1]."""
+    every = list(range(len(ensemble.names)))
+    voters = [*([column] for column in every), every]
+    recordings = [RecordingProbability() for _ in voters]
+    for window in scored:
+        of_each, _, _ = ensemble.combine(window.probabilities[:, None])  # as if it were alone in the vote
+        for recording, columns, probability in zip(recordings, voters, [*of_each, window.probability], strict=True):
+            recording.add(window.start_s, float(probability), window.band_level_db,
+                          functools.partial(loud_part_heard_by, columns, clip, ensemble, window))
+    return [recording.finish() for recording in recordings]
 
 
 def clip_scores(windows, rows, ensemble, probabilities):
     """Clip level: label [n_clips], {model or "vote": (probability [n_clips], verdict [n_clips])}.
 
-    A clip's probability is that of utils.ranking, as main.py gives it. A model calls it a scream if one window
-    reaches 0.5, the vote if main.py would find an event in what stage 1 has cut into windows.
+    A clip's probability is that of utils.ranking, as main.py gives it with all models or one (inference_svm.py). A model calls
+    it a scream if one window reaches 0.5, the vote if main.py would find an event in what stage 1 has cut into windows.
     """
-    tested, scores = windows.rows(rows), {}
-    for column, name in enumerate(ensemble.names):
-        probability = probabilities[:, column]
-        scores[name] = (recording_probabilities(tested, probability),
-                        highest_window(tested.file, tested.label, probability)[1] >= 0.5)
-    probability, _, _ = ensemble.combine(probabilities)
-    clip_label, _ = highest_window(tested.file, tested.label, probability)
+    tested = windows.rows(rows)
+    clip_label, _ = highest_window(tested.file, tested.label, probabilities[:, 0])
     _, index = np.unique(tested.file, return_inverse=True)
-    by_clip = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
-    called = np.array([clip_verdict(ensemble, tested.rows(clip), probabilities[clip]) for clip in by_clip])
-    scores[VOTE] = recording_probabilities(tested, probability), called
+    ranked, called = [], []
+    for rows_of_clip in np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1]):
+        clip_windows = tested.rows(rows_of_clip)
+        clip = StoredClip(clip_windows.file[0], clip_windows.start_s)
+        scored = scored_windows(clip_windows, ensemble, probabilities[rows_of_clip])
+        ranked.append(clip_probabilities(clip, ensemble, scored))
+        called.append(clip_verdict(clip, ensemble, scored))
+    scores = {name: (probability, highest_window(tested.file, tested.label, score)[1] >= 0.5)
+              for name, probability, score in zip(ensemble.names, np.transpose(ranked), probabilities.T)}
+    scores[VOTE] = np.array(ranked)[:, -1], np.array(called)
     return clip_label, scores
 
 
@@ -145,13 +173,15 @@ def figures_of(label, scores):
             for name, (probability, verdict) in scores.items()}
 
 
-def confused_classes(windows, rows, probability, most=5):
-    """The sound classes with most clips above the 1 % false-positive level: [(class, clips above, clips)]."""
+def confused_classes(windows, rows, ranked, most=5):
+    """The sound classes with most clips above the 1 % false-positive level: [(class, clips above, clips)].
+
+    ranked: the probabilities of the clips, sorted by file: [n_clips].
+    """
     tested = windows.rows(rows)
     names = np.array([f"{s}/{c}" for s, c in zip(tested.source, tested.sound_class)])
     _, first = np.unique(tested.file, return_index=True)
     others = tested.label[first] == 0
-    ranked = recording_probabilities(tested, probability)
     above = others & (ranked > np.quantile(ranked[others], 0.99))
     clip_class = names[first]
     counted = [(str(name), int((above & (clip_class == name)).sum()), int((clip_class == name).sum()))

@@ -41,7 +41,9 @@ def verdict_figures(label, verdict):
 
 
 def clip_figures(windows, probability):
-    """All figures at clip level: clips are ranked as recordings are, and called a scream if one window reaches 0.5.
+    """All figures at clip level: a clip is called a scream if one window reaches 0.5.
+
+    Clips are ranked as recordings are, but without a look at loud parts, which takes the audio (compare_models.py has it).
 
     windows: utils.dataset.Windows; probability: [n_windows].
     """

@@ -1,5 +1,7 @@
 """How loud a sound is where screams are: the level of a window, and which part of it is loud."""
 
+import math
+
 import numpy as np
 import scipy.fft
 
@@ -31,14 +33,15 @@ def window_level(samples):
     return float(np.percentile(band_level(finite_samples(samples)), LOUD_SHARE) - FULL_SCALE_DB)
 
 
-def loud_part(samples):
+def loud_part(samples, most_db=math.inf):
     """First and last moment, in seconds, at which the scream band is nearer to its loudest than to its quietest level.
 
-    samples: float [n] at 22,050 Hz. Returns None if the level varies too little to tell sound from background.
+    samples: float [n] at 22,050 Hz. Returns None if the level varies too little to tell sound from background, or by more than
+    most_db: what surrounds the part is silence.
     """
     level = band_level(samples)
     quiet, loud = np.percentile(level, [10, LOUD_SHARE])
-    if loud - quiet < CLEAR_DB:
+    if not CLEAR_DB <= loud - quiet <= most_db:
         return None
     above = np.flatnonzero(level >= (quiet + loud) / 2)
     return float(above[0]) * LEVEL_FRAME / SAMPLE_RATE, min(int(above[-1] + 1) * LEVEL_FRAME, len(samples)) / SAMPLE_RATE

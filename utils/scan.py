@@ -20,7 +20,7 @@ from utils.events import DEFAULT_SETTINGS, SAME_SOUND_S, STANDS_OUT_FROM, Backgr
 from utils.features import describe_window
 from utils.loudness import loud_part, loud_samples, window_level
 from utils.noise_level import PART_LACKS, PART_SHIFT
-from utils.ranking import RecordingProbability
+from utils.ranking import PARTS, RecordingProbability
 
 BATCH = 32  # windows scored together at most: larger ones gain little, and a minute's
 # recording still keeps two threads busy
@@ -39,6 +39,7 @@ class ScoredWindow:
     probability: float  # of the ensemble
     votes: int
     verdict: bool
+    of_loud_part: np.ndarray | None = None  # float64 [2, n_models], once hear_loud_part has been asked for it
 
 
 def score_windows(blocks, ensemble, hop=WINDOW_HOP, batch=BATCH, must_wait=None):
@@ -155,6 +156,21 @@ def score_loud_parts(pairs, ensemble, otherwise):
     return scores
 
 
+def hear_loud_part(recent, ensemble, window, shorter_than_s=math.inf, most_db=math.inf):
+    """Probabilities [2, n_models] of the loud part of a ScoredWindow alone, as it is and without the window's own noise.
+
+    None if no part of it is louder than the rest, or only one that is not so short, or by more than most_db (see
+    utils.loudness.loud_part). Nothing is heard twice.
+    """
+    samples = without_offset(recent.cut(window.start_s, window.end_s))  # an offset would be a step at both its ends
+    part = loud_part(samples, most_db)
+    if part is None or part[1] - part[0] >= shorter_than_s:
+        return None
+    if window.of_loud_part is None:
+        window.of_loud_part = score_loud_parts([(samples, subtract_own_noise(samples))], ensemble, window.probabilities)
+    return window.of_loud_part
+
+
 def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
     """Probability [n] of windows on a second look, which hears less of the background.
 
@@ -192,19 +208,13 @@ def verdict_alone(recent, ensemble, window):
         return window.verdict
     samples = recent.cut(window.start_s, window.end_s)
     shift = ensemble.noise.shift(describe_window(clean_window(samples))[0][None])[0]
-    part = loud_part(samples)
-    if not (shift or part):
-        return False
-    less_noise = subtract_own_noise(samples)
     if shift:
-        cleaned = clean_window(less_noise)
+        cleaned = clean_window(subtract_own_noise(samples))
         again = window.probabilities if cleaned is None else ensemble.score(cleaned[None])[0]
         if verdict_in_noise(window.probabilities, again, shift):
             return True
-    if not part:
-        return False
-    as_it_is, again = score_loud_parts([(samples, less_noise)], ensemble, window.probabilities)
-    return verdict_in_noise(as_it_is, again, PART_SHIFT * shift - PART_LACKS)
+    heard = hear_loud_part(recent, ensemble, window)
+    return heard is not None and verdict_in_noise(*heard, PART_SHIFT * shift - PART_LACKS)
 
 
 class Judge:
@@ -333,7 +343,8 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         for judged in judge.add(window):
             take(*judged)
         recent.forget(judge.needed_from_s)
-        recording.add(window.start_s, window.probability, window.band_level_db)
+        recording.add(window.start_s, window.probability, window.band_level_db,
+                      functools.partial(hear_loud_part, recent, ensemble, window, **PARTS))
         if best is None or window.probability > best.probability:
             best = window
         if on_window:
