@@ -15,7 +15,6 @@ import sys
 
 import numpy as np
 import soundfile
-from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -27,6 +26,7 @@ from utils.audio import read_audio
 from utils.comparison import refuse_seen_clips
 from utils.dataset import FEATURES_CSV, audio_files, read_manifest, read_windows
 from utils.ensemble import load_ensemble
+from utils.evaluation import ranking_figures
 from utils.figures import empty_figure, save_figure
 from utils.options import add_trust_option
 from utils.scan import scan
@@ -91,7 +91,7 @@ def row_of(group, condition, label, heard):
     """(group, condition, recall, false-positive rate, average precision) from (is it called, probability) of each clip."""
     called, probability = np.array(heard, float).T
     return (group, condition, float(called[label == 1].mean()), float(called[label == 0].mean()),
-            float(average_precision_score(label, probability)))
+            ranking_figures(label, probability).get("average_precision", np.nan))
 
 
 def measure(ensemble, clips, label, changes, seed):
