@@ -406,25 +406,24 @@ def test_memory_does_not_grow_with_the_recording():
     assert peak(20) < peak(5) + 1e6  # bytes; in less than 4 minutes not all that may be held is there
 
 
-def scan_probabilities(monkeypatch, probabilities, votes=4, heard=1.0, heard_before=0.0, **settings):
+def scan_probabilities(monkeypatch, probabilities, votes=4, heard=1.0, heard_before=0.0, heard_votes=0, **settings):
     """The events of a recording whose windows have these probabilities, and from 0.5 on a majority of so many votes.
 
-    heard, heard_before: what a second look hears in the window that is judged, and in those before it.
+    heard, heard_before: what a second look hears in the window that is judged, and in those before it; heard_votes: in all.
     """
     starts = np.arange(len(probabilities)) * 1.4745
     windows = [ScoredWindow(start, start + WINDOW_S, (start, start + 1.4), 0.0, 0.0, np.full(6, p), p,
                             votes * (p >= 0.5), p >= 0.5) for start, p in zip(starts, probabilities)]
     silence = [np.zeros(int(len(windows) * 1.5 * SAMPLE_RATE), np.float32)]  # so long that all events lie inside
     monkeypatch.setattr("utils.scan.score_windows", lambda blocks, *_: [*zip(blocks)] and windows)
-    monkeypatch.setattr("utils.scan.second_look", lambda recent, ensemble, judged_s, starts_s, known_s: np.array(
-        [heard if start_s == judged_s else heard_before for start_s in starts_s]))
+    monkeypatch.setattr("utils.scan.second_look", lambda recent, ensemble, judged_s, starts_s, known_s: (
+        np.array([heard if start_s == judged_s else heard_before for start_s in starts_s]), [heard_votes] * len(starts_s)))
     return scan(silence, StandIn(), EventSettings(**settings))["events"]
 
 
 def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
     calm = [0.04] * 40
     [event] = scan_probabilities(monkeypatch, [*calm, 0.4, *calm])
-    assert event["probability"] == 0.4 and event["votes"] == 0
     assert event["start_s"] == pytest.approx(40 * 1.4745, abs=1e-3)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], contrast=False)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], threshold=0.45)
@@ -435,6 +434,22 @@ def test_a_window_that_stands_out_from_noise_is_an_event(monkeypatch):
     assert scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.265, second_look=0.265)
     assert not scan_probabilities(monkeypatch, [*calm, 0.4, *calm], heard=0.6, heard_before=0.45, second_look=0.61)
     assert scan_probabilities(monkeypatch, [*calm, 0.9, *calm], heard=0.3)  # the vote is sure
+
+
+@pytest.mark.parametrize("window, heard, votes, told", [
+    ([0.3], 0.6, 3, (0.6, 3)), ([0.4], 0.37, 2, (0.4, 2)), ([0.7], 0.6, 5, (0.7, 5)), ([0.7], 0.8, 3, (0.8, 4)),
+    ([0.9], 0.95, 6, (0.9, 4)), ([0.3, 0.32, 0.1], 0.6, 1, (0.6, 1))],
+    ids=["heard better", "not better", "more votes", "more probable", "sure: no second look", "two windows"])
+def test_an_event_tells_the_most_probable_look(monkeypatch, window, heard, votes, told):
+    [event] = scan_probabilities(monkeypatch, [0.04] * 40 + window + [0.04] * 40, heard=heard, heard_votes=votes)
+    assert (event["probability"], event["votes"]) == told
+
+
+def test_a_look_that_makes_no_event_is_not_told(monkeypatch):
+    """The vote is sure of a window; the one after it goes on with the event, but does not stand out on a second look."""
+    windows = [0.04] * 40 + [0.85, 0.45] + [0.04] * 40
+    [event] = scan_probabilities(monkeypatch, windows, heard=0.9, heard_before=0.9, heard_votes=6)
+    assert (event["probability"], event["votes"]) == (0.85, 4)
 
 
 @pytest.mark.parametrize("size", [1000, SAMPLE_RATE, 10**9])
@@ -461,8 +476,9 @@ def test_a_second_look_hears_less_of_the_background():
     start_s, ensemble = 24.0, StandIn()
     window = samples[24 * SAMPLE_RATE : 24 * SAMPLE_RATE + WINDOW]
     at_first, _, _ = ensemble.combine(ensemble.score(clean_window(window)[None]))
-    look, noise_alone = second_look(recent, ensemble, start_s, [start_s, 15.0])
+    (look, noise_alone), votes = second_look(recent, ensemble, start_s, [start_s, 15.0])
     assert at_first < 0.35 < 0.5 < look and noise_alone < 0.1
+    assert votes.tolist() == [6, 0]
 
 
 def test_a_second_look_scores_the_loud_part_with_and_without_the_noise():
@@ -474,13 +490,15 @@ def test_a_second_look_scores_the_loud_part_with_and_without_the_noise():
     class Recorder(StandIn):
         def score(self, windows):
             scored.extend(windows)
-            return np.arange(6 * len(windows), dtype=float).reshape(-1, 6) / 100
+            return np.array([[0.2] * 6, [0.3, 0.4, 0.7, 0.79, 0.81, 0.9]])
 
         def combine(self, probabilities):
-            assert probabilities.tolist() == [[n / 100 for n in range(12)]]  # all models, on both
-            return np.array([0.5]), None, None
+            odds = np.sqrt(0.25 * np.array([3 / 7, 2 / 3, 7 / 3, 79 / 21, 81 / 19, 9]))  # the mean of both in log-odds
+            np.testing.assert_allclose(probabilities, [odds / (1 + odds)])
+            return super().combine(probabilities)
 
-    assert second_look(recent, Recorder(), 24.0, [24.0]).tolist() == [0.5]
+    probability, votes = second_look(recent, Recorder(), 24.0, [24.0])
+    assert 0.3 < probability[0] < 0.5 and votes.tolist() == [2]
     window = samples[first : first + WINDOW]
     window = without_offset(window)
     for heard, sound in zip(scored, (window, subtract_noise(window, noise))):
@@ -500,7 +518,7 @@ def weak_and_loud(seconds, weak_at, loud_at=()):
 def test_a_loud_scream_does_not_hide_a_weak_one_before_it(loud_at):
     [weak] = scan([weak_and_loud(40, [1.0])], StandIn())["events"]
     first, second = scan([weak_and_loud(40, [1.0], [loud_at])], StandIn())["events"]
-    assert first == weak and weak["votes"] == 0 and weak["start_s"] < 1.5 < weak["end_s"]
+    assert (first["start_s"], first["end_s"]) == (weak["start_s"], weak["end_s"]) and weak["start_s"] < 1.5 < weak["end_s"]
     assert second["votes"] == 6 and second["start_s"] == pytest.approx(loud_at, abs=0.2)
 
 
@@ -547,16 +565,16 @@ def test_an_offset_changes_nothing_on_a_second_look(offset):
     shifted = RecentSamples()
     shifted.add(samples + np.float32(offset))
     starts_s = [24.0, 15.0]
-    np.testing.assert_allclose(second_look(shifted, StandIn(), 24.0, starts_s), second_look(recent, StandIn(), 24.0, starts_s),
-                               atol=0.02)
+    np.testing.assert_allclose(second_look(shifted, StandIn(), 24.0, starts_s)[0],
+                               second_look(recent, StandIn(), 24.0, starts_s)[0], atol=0.02)
 
 
 def test_silence_before_is_no_background_on_a_second_look():
     samples, half_silent = noisy_recording(snr=3)[0].copy(), RecentSamples()
     samples[: 16 * SAMPLE_RATE] = 0
     half_silent.add(samples)
-    look = second_look(noisy_recording(snr=3)[1], StandIn(), 24.0, [24.0])
-    assert second_look(half_silent, StandIn(), 24.0, [24.0]) == pytest.approx(look, abs=0.02)
+    look, _ = second_look(noisy_recording(snr=3)[1], StandIn(), 24.0, [24.0])
+    assert second_look(half_silent, StandIn(), 24.0, [24.0])[0] == pytest.approx(look, abs=0.02)
 
 
 def test_what_is_too_quiet_without_the_noise_is_heard_as_it_is():
@@ -571,21 +589,27 @@ def test_what_is_too_quiet_without_the_noise_is_heard_as_it_is():
             scored.extend(windows)
             return super().score(windows)
 
-    assert second_look(quiet, Recorder(), 24.0, [24.0]) > 0
+    assert second_look(quiet, Recorder(), 24.0, [24.0])[0] > 0
     np.testing.assert_array_equal(scored[0], scored[1])
 
 
 def test_nothing_is_heard_in_silence_on_a_second_look():
     recent = RecentSamples()
     recent.add(np.zeros(30 * SAMPLE_RATE, np.float32))
-    assert second_look(recent, StandIn(), 25.0, [25.0, 20.0]).tolist() == [0.0, 0.0]
+    probability, votes = second_look(recent, StandIn(), 25.0, [25.0, 20.0])
+    assert probability.tolist() == pytest.approx([0.0, 0.0], abs=1e-3) and votes.tolist() == [0, 0]
 
 
 def test_the_second_look_is_the_same_however_the_sound_arrives(monkeypatch):
     """A scream that no window is sure of, after a while of noise; real windows, looked at again."""
     samples, looks = scene(50, [(40.2, 0.5)], snr=9), []
-    monkeypatch.setattr("utils.scan.second_look", lambda recent, ensemble, judged_s, starts_s, known_s: looks.append(
-        (judged_s, list(starts_s), list(second_look(recent, ensemble, judged_s, starts_s, known_s)))) or looks[-1][-1])
+
+    def noted(recent, ensemble, judged_s, starts_s, known_s):
+        probability, votes = second_look(recent, ensemble, judged_s, starts_s, known_s)
+        looks.append((judged_s, list(starts_s), list(probability), list(votes)))
+        return probability, votes
+
+    monkeypatch.setattr("utils.scan.second_look", noted)
 
     def found(blocks, threads=1, **options):
         ensemble = StandIn(level=0.9)
@@ -595,7 +619,7 @@ def test_the_second_look_is_the_same_however_the_sound_arrives(monkeypatch):
         return record, list(looks)
 
     record, seconds = found([samples])
-    assert len(record["events"]) == 1 and any(38 < judged_s < 40.5 and len(starts) == 3 for judged_s, starts, _ in seconds)
+    assert len(record["events"]) == 1 and any(38 < judged_s < 40.5 and len(starts) == 3 for judged_s, starts, _, _ in seconds)
     for size, options in ((7777, {"batch": 1}), (1000, {"batch": 7}), (50_000, {"threads": 2}),
                           (9000, {"must_wait": lambda: True})):
         assert found(cut(samples, size), **options) == (record, seconds)

@@ -248,7 +248,7 @@ def open_journal(args, ensemble, n_inputs):
         "calibrations": ensemble.calibrations,
         "signal": SIGNAL_SETTINGS | {"quiet_peak": QUIET_PEAK, "least_period": MIN_PERIOD},
         "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB, "scream_band": SCREAM_BAND,
-                              "clear_db": CLEAR_DB, "least_probability": LEAST_PROBABILITY},
+                              "clear_db": CLEAR_DB, "least_probability": LEAST_PROBABILITY, "scores": "most probable look"},
         "ranking": {"near_s": NEAR_S, "sharpness": SHARPNESS, "loud_share": LOUD_SHARE, "most_gain": MOST_GAIN, "parts": PARTS,
                     "nearly": [SHORT_S, NEARLY]},
         "noise": {"from": NOISY_FROM, "most_shift": MOST_SHIFT, "quietest": QUIETEST, "part": [PART_SHIFT, PART_LACKS],

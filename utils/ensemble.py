@@ -237,13 +237,14 @@ class Ensemble:
         return combine(probabilities)
 
 
-def verdict_in_noise(probabilities, again, shift):
-    """Majority of the models, each with the mean of its log-odds for two looks at a window, raised by `shift`.
+def pool_looks(probabilities):
+    """Each model's mean log-odds over several looks at a window, as probabilities: [..., looks, n_models] -> [..., n_models]."""
+    return 1 / (1 + np.exp(-log_odds(np.asarray(probabilities, float), LEAST_PROBABILITY).mean(axis=-2)))
 
-    probabilities, again: [n_models], of the window as it is and without its noise. Returns bool.
-    """
-    heard = log_odds(np.stack([probabilities, again]).astype(float), LEAST_PROBABILITY).mean(axis=0)  # [n_models]
-    return bool(combine(1 / (1 + np.exp(-(heard + shift)))[None])[2][0])
+
+def verdict_in_noise(heard, shift):
+    """Majority of the models, their log-odds raised by `shift`: heard float [n_models], see pool_looks. Returns bool."""
+    return bool(combine(1 / (1 + np.exp(-(log_odds(heard) + shift)))[None])[2][0])
 
 
 def combine(probabilities):

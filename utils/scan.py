@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, without_offset
 from utils.background_noise import noise_power, subtract_noise, subtract_own_noise
-from utils.ensemble import verdict_in_noise
+from utils.ensemble import pool_looks, verdict_in_noise
 from utils.events import DEFAULT_SETTINGS, SAME_SOUND_S, STANDS_OUT_FROM, Background, EventDetector, background_of
 from utils.features import describe_window
 from utils.loudness import loud_part, loud_samples, window_level
@@ -40,6 +40,7 @@ class ScoredWindow:
     votes: int
     verdict: bool
     of_loud_part: np.ndarray | None = None  # float64 [2, n_models], once hear_loud_part has been asked for it
+    heard_again: tuple[float, int] | None = None  # probability and votes of the last look at it for a verdict, if not the first
 
 
 def score_windows(blocks, ensemble, hop=WINDOW_HOP, batch=BATCH, must_wait=None):
@@ -172,12 +173,12 @@ def hear_loud_part(recent, ensemble, window, shorter_than_s=math.inf, most_db=ma
 
 
 def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
-    """Probability [n] of windows on a second look, which hears less of the background.
+    """Probability float [n] and votes int [n] of windows on a second look, which hears less of the background.
 
     recent: RecentSamples. judged_s: start of the window that is judged, in seconds; the noise before it is the background, and
     so is the noise after it, until known_s, if that is given. starts_s: starts of the windows to look at [n]. Each model hears
     the loud part of a window, as if it were a short clip, twice: as it is, and with the noise taken out of the window first;
-    all that has a say in the probability.
+    the mean of its log-odds counts.
     """
     background = recent.cut(*background_of(judged_s))
     if known_s is not None:
@@ -187,7 +188,7 @@ def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
         window = without_offset(recent.cut(start_s, start_s + WINDOW_S))  # an offset would be a step at both its ends
         pairs.append((window, subtract_noise(window, noise)))
     scores = score_loud_parts(pairs, ensemble, np.zeros(len(ensemble.names)))
-    return ensemble.combine(scores.reshape(len(starts_s), -1))[0]
+    return ensemble.combine(pool_looks(scores.reshape(len(starts_s), 2, -1)))[:2]
 
 
 def loud_limits(recent, window):
@@ -211,10 +212,18 @@ def verdict_alone(recent, ensemble, window):
     if shift:
         cleaned = clean_window(subtract_own_noise(samples))
         again = window.probabilities if cleaned is None else ensemble.score(cleaned[None])[0]
-        if verdict_in_noise(window.probabilities, again, shift):
+        if verdict_again(ensemble, window, [window.probabilities, again], shift):
             return True
     heard = hear_loud_part(recent, ensemble, window)
-    return heard is not None and verdict_in_noise(*heard, PART_SHIFT * shift - PART_LACKS)
+    return heard is not None and verdict_again(ensemble, window, heard, PART_SHIFT * shift - PART_LACKS)
+
+
+def verdict_again(ensemble, window, looks, shift):
+    """The vote on several looks at a ScoredWindow, [looks, n_models], log-odds raised by shift; the window remembers them."""
+    heard = pool_looks(looks)
+    probability, votes, _ = ensemble.combine(heard[None])
+    window.heard_again = probability[0], votes[0]
+    return verdict_in_noise(heard, shift)
 
 
 class Judge:
@@ -281,7 +290,13 @@ class Judge:
         return self._beside_those_around(window, math.inf) or verdict_alone(self.recent, self.ensemble, window)
 
     def _look_again(self, window, known_s):
-        return functools.partial(second_look, self.recent, self.ensemble, window.start_s, known_s=known_s)
+        def look_again(starts_s):
+            probability, votes = second_look(self.recent, self.ensemble, window.start_s, starts_s, known_s)
+            if starts_s == [window.start_s]:
+                window.heard_again = probability[0], votes[0]
+            return probability
+
+        return look_again
 
 
 def rounded(event):
@@ -329,7 +344,10 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         fires = settings.fires(window.votes, window.probability, verdict)
         counts = fires or window.probability >= settings.exit_threshold
         limits = loud_limits(recent, window) if counts else window.core
-        keep(detector.add(*limits, window.votes, window.probability, verdict))
+        votes, probability = window.votes, window.probability
+        if fires and window.heard_again:  # an event tells the most probable look at its windows
+            votes, probability = max(votes, int(window.heard_again[1])), max(probability, float(window.heard_again[0]))
+        keep(detector.add(*limits, votes, probability, verdict))
         if clock and detector.event:  # once for an event, so that its start and its end tell the same time
             detector.event.setdefault("stream_began", stream_began)
         begun = detector.begun()
