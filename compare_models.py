@@ -105,10 +105,8 @@ def train_missing(args, tasks, fingerprint):
                    "--features", args.features, "--data", args.data, "--models", folder]
         for name, value in wanted.items():
             command += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-        if stage == "train_ml.py":
-            command += ["--jobs", "1"]
-        elif args.jobs > 1:
-            command += ["--threads", "1"]
+        if args.jobs > 1:
+            command += ["--jobs", "1"] if stage == "train_ml.py" else ["--threads", "1"]
         print("training:", stage, *command[2:], file=sys.stderr, flush=True)
         log = os.path.join(folder, os.path.splitext(stage)[0] + ".log")
         make_folder(folder)

@@ -44,6 +44,7 @@ LEAST_HEARD = 0.02  # of a scream in a copy
 SIGNAL_WEIGHT = 1.5  # of a synthesised siren, beep, note, tone or noise; another sound has 1
 RANDOM_SPLIT_GRID = {"svc__C": [0.5, 1, 4, 16], "svc__gamma": [0.003, 0.01, 0.03, 0.06]}
 PUBLISHED_SEED = 42  # of the published figures that --split random is compared with
+LEAST_RANDOM_ROWS = 10  # of each label: a fifth is held out, and of the rest each of five folds needs one
 
 
 def build_pipelines(seed):
@@ -80,6 +81,11 @@ def tune_svm(pipeline, windows, args):
     search.fit(windows.features, windows.label, groups=None if args.split == "random" else windows.group)
     print(f"SVM: {search.best_params_}, cross-validated {search.scoring.replace('_', ' ')} {search.best_score_:.3f}")
     return search.best_params_
+
+
+def can_split_at_random(windows):
+    """Whether both labels have enough rows for a random split and its cross-validation."""
+    return min((windows.label == label).sum() for label in (0, 1)) >= LEAST_RANDOM_ROWS
 
 
 def random_split(windows):
@@ -209,15 +215,15 @@ def train_noise_level(windows, noisy, split, settings, args):
     """Learn from the training rows and their copies in noise how noisy a window is, and write it beside the models."""
     path = os.path.join(args.models, NOISE_FILE)
     clean = windows.rows((split == "train") & (windows.source != SYNTHESISED))
-    if not len(noisy):
-        write_json(path, as_json(NO_NOISE, settings, args.all_data))
-        print(f"\nnoise: no rows in noise to learn from, so short clips are judged as if there were none\n  wrote {path}")
-        return
-    level = fit_noise_level(clean.features, noisy.features)
+    level = fit_noise_level(clean.features, noisy.features) if len(noisy) else NO_NOISE
     write_json(path, as_json(level, settings, args.all_data))
-    heard = np.concatenate([level.probability(rows.features) >= 0.5 for rows in (clean, noisy)])
-    print(f"\nnoise: {heard[len(clean):].mean():.3f} of {len(noisy)} windows in noise are heard as such, "
-          f"{heard[:len(clean)].mean():.3f} of the {len(clean)} others\n  wrote {path}")
+    if len(noisy):
+        of_noisy, of_clean = ((level.probability(rows.features) >= 0.5).mean() for rows in (noisy, clean))
+        print(f"\nnoise: {of_noisy:.3f} of {len(noisy)} windows in noise are heard as such, {of_clean:.3f} of the {len(clean)} "
+              "others")
+    else:
+        print("\nnoise: no rows in noise to learn from, so short clips are judged as if there were none")
+    print(f"  wrote {path}")
 
 
 def main(argv=None):
@@ -234,6 +240,8 @@ def main(argv=None):
     if args.split == "random" and (args.sources or args.folds or args.all_data):
         parser.error("--split random excludes --sources, --folds and --all-data")
     if args.split == "random":
+        if args.seed not in (parser.get_default("seed"), PUBLISHED_SEED):
+            parser.error(f"--split random has seed {PUBLISHED_SEED}, as published figures have")
         args.seed = PUBLISHED_SEED
 
     windows = read_windows(args.features)
@@ -258,7 +266,11 @@ def main(argv=None):
         noisy = copies_of("train", read_windows(os.path.join(args.data, NOISE_CSV), manifest), windows, split)
         settings["fingerprint"] = manifest["fingerprint"]
     if args.split == "random":
+        if not can_split_at_random(windows):
+            raise ArtifactError(f"{args.features}: --split random needs at least {LEAST_RANDOM_ROWS} rows of each label")
         extra, split = {}, random_split(windows)
+    if bare and not (split == "test").any():
+        raise ArtifactError(f"{args.features}: no group of clips can be held out for the test; {HOW_TO_GROUP}")
     if len(set(windows.label[split == "train"])) < 2:
         raise ArtifactError(f"{args.features}: the training split needs clips of both labels, scream and non_scream")
     for name in (*CLASSICAL_FILES.values(), NOISE_FILE):
@@ -268,7 +280,7 @@ def main(argv=None):
     honest = train_all(windows, extra, split, settings, args)
     if not bare and args.split == "group":
         train_noise_level(windows, noisy, split, settings, args)
-    if bare and args.split == "group":
+    if bare and args.split == "group" and can_split_at_random(windows):
         print("\nwith a random split, near copies on both sides (--split random):")
         as_published = argparse.Namespace(**vars(args) | {"split": "random", "seed": PUBLISHED_SEED})
         for name, figures in train_all(windows, {}, random_split(windows), settings, as_published, write=False).items():

@@ -3,8 +3,9 @@
     python benchmarks/training_epoch.py                         the CPU, and the GPU when there is one
     python benchmarks/training_epoch.py --steps 2 --runs 1      a glance
 
-An epoch is what utils.training does between two validations: draw, make the scenes of that stage, forward, backward, step,
-average. On a GPU it is measured with and without mixed precision; on a CPU bfloat16 counts where the processor has it.
+An epoch is what utils.training does between two validations: make the scenes of that stage, forward, backward, step, average;
+only the windows are drawn evenly. On a GPU it is measured with and without mixed precision; on a CPU bfloat16 counts where
+the processor has it.
 """
 
 import argparse
@@ -18,7 +19,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from benchmarks.machine import alternate, command_given, describe_machine, write_section
 from utils.artifacts import run_stage
@@ -26,7 +26,8 @@ from utils.augmentation import random_scenes
 from utils.ensemble import NETWORK_INPUTS, choose_torch_device
 from utils.networks import NETWORKS, build_network
 from utils.tables import markdown_table
-from utils.training import AVERAGING, LEARNING_RATE, WEIGHT_DECAY, averaged_copy, cpu_has_bfloat16, update_average
+from utils.training import (AVERAGING, BFLOAT16, FLOAT32, LEARNING_RATE, SCREAM_SHARE, WEIGHT_DECAY, autocast, averaged_copy,
+                            cpu_has_bfloat16, training_loss, update_average)
 
 N_WINDOWS = 512  # spectrograms to draw from
 
@@ -50,6 +51,7 @@ class Epoch:
         self.network = build_network(name).to(device, memory_format=torch.channels_last)
         self.average = averaged_copy(self.network, device)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        self.pos_weight = torch.tensor((1 - SCREAM_SHARE) / SCREAM_SHARE, device=device)
         self.augmentation_s = []
 
     def wait(self):
@@ -68,9 +70,9 @@ class Epoch:
             scenes = random_scenes(batch[: len(drawn)], batch[len(drawn) :], self.kind, self.conditions)  # [batch, 128, 128]
             self.wait()
             augmentation_s += time.perf_counter() - began
-            with torch.amp.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            with autocast(self.device, BFLOAT16 if self.mixed else FLOAT32):
                 logits = self.network(scenes)
-            loss = F.binary_cross_entropy_with_logits(logits.float(), label)
+            loss = training_loss(logits.float(), label, self.pos_weight)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.optimiser.step()
@@ -86,7 +88,7 @@ def main(argv=None):
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     spectrograms = rng.normal(-60, 15, (N_WINDOWS, 128, 128)).astype(np.float16)
-    label = (rng.random(N_WINDOWS) < 0.25).astype(np.int64)
+    label = (rng.random(N_WINDOWS) < SCREAM_SHARE).astype(np.int64)
     settings = [(torch.device("cpu"), False), *([(torch.device("cpu"), True)] if cpu_has_bfloat16() else [])]
     accelerator, title = "no GPU", "One training epoch"
     if choose_torch_device("auto", threads=None) == "cuda":

@@ -63,7 +63,7 @@ BREAKS = [  # module, line, what it becomes
     ("noise_level", "or not (level.scale > 0).all()", ""),
     ("ensemble", "LEAST_PROBABILITY).mean(axis=-2)", "LEAST_PROBABILITY)[..., 0, :]"),
     ("ensemble", "LEAST_PROBABILITY).mean(axis=-2)", "LEAST_PROBABILITY)[..., 1, :]"),
-    ("ensemble", "(log_odds(heard) + shift)", "log_odds(heard)"),
+    ("ensemble", "from_log_odds(log_odds(heard) + shift)", "from_log_odds(log_odds(heard))"),
     ("scan", "[window.probabilities, again], shift)", "[again, again], shift)"),
     ("scan", "            if starts_s == [window.start_s]:\n", "            if True:\n"),
     ("scan", "            if starts_s == [window.start_s]:\n", "            if False:\n"),

@@ -11,7 +11,8 @@ from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP
 from utils.dataset import AUGMENTED_CSV, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS, STFT_NPY
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
 
-SHORT = ["--epochs", "2", "--steps", "2", "--batch-size", "8", "--device", "cpu", "--threads", "1"]  # of a network
+SHORT = ["--epochs", "2", "--steps", "2", "--batch-size", "8", "--device", "cpu", "--threads", "1", "--precision",
+         "float32"]  # of a network
 
 
 def write_artifacts(folder, n_clips=60, seed=0):

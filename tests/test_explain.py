@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW, clean_window
 from utils.ensemble import Ensemble
-from utils.explain import (MOST_PICTURES, draw_explanation, explain_recording, explain_window, occluded,
+from utils.explain import (MOST_PICTURES, draw_explanation, explain_recording, explain_window, lacks_pictures, occluded,
                            patch_corners, spread_over_patches, strongest_windows)
 from utils.features import FEATURE_NAMES, describe_window
 
@@ -154,6 +154,19 @@ def test_a_picture_per_event_or_of_the_strongest_window(recording, training_feat
     assert [os.path.basename(path)[-18:] for path in paths] == ["_00h00m02.000s.png", "_00h00m07.000s.png"]
     assert all(open(path, "rb").read(4) == b"\x89PNG" for path in paths)
     assert len(explain_recording(record | {"events": []}, ensemble, folder)) == 1
+
+
+def test_a_picture_that_is_gone_is_missed(recording, training_features, tmp_path):
+    ensemble = ensemble_of(networks={"cnn": ListensTo(slice(33, 37), slice(0, 128))})
+    events = [{"start_s": start_s, "end_s": start_s + 1, "probability": 0.8} for start_s in (2.0, 7.0)]
+    for record, n in (({"file": recording, "duration_s": 12.0, "events": events}, 2),
+                      ({"file": recording, "duration_s": 12.0, "events": []}, 1)):
+        folder = str(tmp_path / f"why [{n}]")
+        assert lacks_pictures(record, folder)
+        paths = explain_recording(record, ensemble, folder)
+        assert len(paths) == n and not lacks_pictures(record, folder)
+        os.remove(paths[-1])
+        assert lacks_pictures(record, folder)
 
 
 def test_a_name_that_is_not_text_has_a_picture(recording, tmp_path):

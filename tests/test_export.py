@@ -1,6 +1,7 @@
 """ONNX files that say what torch says, and a front end from which a stranger can compute the same spectrograms."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import main
 from utils.artifacts import REPOSITORY, ArtifactError, sha256_of
 from utils.audio import WINDOW, clean_window
 from utils.dataset import audio_files
-from utils.ensemble import CLASSICAL_FILES, MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, load_ensemble
+from utils.ensemble import CLASSICAL_FILES, MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, import_onnxruntime, load_ensemble
 from utils.features import describe_window, mel_edges
 
 ABSENT = "onnx and onnxruntime are not installed (requirements-dev.txt names them)"
@@ -45,8 +46,7 @@ def noise_window(seed):
 @pytest.mark.parametrize("n", [1, 2, 7])
 @pytest.mark.parametrize("name", NETWORK_FILES)
 def test_onnxruntime_says_what_torch_says_for_any_number_of_windows(exported, models, name, n):
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     described = [describe_window(noise_window(seed)) for seed in range(n)]
     spectrograms = np.stack([part[1 if NETWORK_INPUTS[name] == "stft" else 2] for part in described])
     session = onnxruntime.InferenceSession(str(exported / f"{name}.onnx"), providers=["CPUExecutionProvider"])
@@ -147,6 +147,16 @@ def test_exported_networks_vote_as_torch_does_and_score_each_window_on_its_own(f
     for index in (0, 7, 10):
         assert np.array_equal(ensemble.score(windows[index : index + 1])[0], probabilities[index])
     assert ensemble.score(windows[:0]).shape == (0, 6)
+
+
+def test_onnxruntime_collects_nothing_about_its_users(folder, tmp_path):
+    """Its published builds write an identity of the machine and what they saw of it into the home folder, to send it later."""
+    home = tmp_path / "home"
+    home.mkdir()
+    nothing_set = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
+    subprocess.run([sys.executable, "main.py", "--json", "--file", "data/examples/scream.wav", "--models", folder, "--trust-models"],
+                   cwd=REPOSITORY, env=nothing_set | {"HOME": str(home)}, check=True)
+    assert not list(home.rglob("*"))
 
 
 def test_main_then_runs_without_torch(folder):

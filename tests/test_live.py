@@ -13,7 +13,7 @@ import soundfile
 from conftest import without_time
 
 from utils.artifacts import ArtifactError
-from utils.audio import SAMPLE_RATE, AudioError, read_blocks
+from utils.audio import SAMPLE_RATE, AudioError, read_audio, read_blocks
 from utils.live import EventCommand, EventCommands, Meter, Microphone, listen, meter_line, open_sounddevice
 from utils.scan import scan
 
@@ -183,6 +183,26 @@ def test_ctrl_c_ends_cleanly_with_the_open_event(recording):
     assert 4 < record["duration_s"] < 13 and len(record["events"]) == 1
     assert "1 event\n" in stream.getvalue() and microphone.stream.closed
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_ends_it_also_where_scoring_is_slower_than_the_sound(recording):
+    """The sound card goes on until the queue is empty, which it then never would be."""
+    microphone = microphone_playing(recording, block_s=0.01, pause_s=0.002)
+    heard = 0
+    for block in microphone.blocks():
+        heard += len(block)
+        if heard > SAMPLE_RATE / 2:
+            microphone.stop()
+        time.sleep(0.02)
+    assert 0.5 < heard / SAMPLE_RATE < 8 and microphone.queue.empty()
+
+
+def test_samples_that_no_sound_has_are_silence_as_in_a_file(tmp_path):
+    samples = np.full((4410, 1), 0.25, np.float32)
+    samples[[700, 1400, 2100], 0] = 1e30, np.inf, np.nan
+    soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
+    heard = np.concatenate(list(microphone_playing(tmp_path / "a.wav").blocks()))
+    np.testing.assert_allclose(heard, read_audio(tmp_path / "a.wav"), atol=1e-6)
 
 
 def test_second_ctrl_c_interrupts_at_once(recording):

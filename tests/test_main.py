@@ -631,6 +631,42 @@ def test_resume_gives_the_same_lines_without_scoring_again(capfd, tmp_path, monk
     assert again.n_scored == first.n_scored / 3
 
 
+def test_a_resumed_run_draws_lost_explanations_again(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_scene(tmp_path / "a.wav")
+    drawn = []
+    monkeypatch.setattr("utils.explain.explain_recording", lambda record, *_: drawn.append(record["file"]))
+    monkeypatch.setattr("utils.explain.lacks_pictures", lambda record, folder: folder == "why" and len(drawn) < 2)
+    for n_drawn in (1, 2, 2):
+        assert detect_json(capfd, "--file", "a.wav", "--resume", "--explain", "why", ensemble=StandIn())[0] == 0
+        assert drawn == ["a.wav"] * n_drawn
+
+
+def test_one_file_is_analysed_with_all_threads_whatever_jobs_are_given(capfd, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Printer, "threads", lambda printer, *numbers: told.append(numbers))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for name in "ab":
+        write_scene(tmp_path / f"{name}.wav")
+    detect(capfd, "--file", tmp_path / "a.wav", "--jobs", "4")
+    monkeypatch.setattr("utils.command_line.analyse_or_recall", lambda *_: iter(()))
+    detect(capfd, "--file", tmp_path / "a.wav", tmp_path / "b.wav", "--jobs", "4")
+    assert told == [(2, 1), (1, 2)]
+
+
+def test_a_microphone_writes_what_it_can(capfd, tmp_path, monkeypatch):
+    samples = soundfile.read(write_scene(tmp_path / "a.wav", [(2.0, 1.0)], 10), dtype="float32")[0]
+
+    def fail(*_):
+        raise ArtifactError("scores: cannot be written")
+
+    monkeypatch.setattr("utils.event_files.write_scores", fail)
+    status, _, err = detect(capfd, "--live", "--scores", tmp_path, "--plot", tmp_path,
+                            open_stream=lambda device, *callbacks: FakeMicrophone(samples, *callbacks))
+    assert status == 1 and "error: scores: cannot be written\n" in err and "1 event" in err
+    assert list(tmp_path.glob("*.png")), "the picture, which comes after the scores"
+
+
 def test_a_resumed_run_does_not_recall_what_it_wrote_into_another_folder(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_scene(tmp_path / "a.wav")

@@ -371,8 +371,37 @@ def test_bytes_after_the_samples_are_not_sound(tmp_path):
     np.testing.assert_array_equal(np.concatenate(list(read_stream(stream))), read_audio(path))
 
 
+def with_chunks(content, chunks, long_size=None):
+    """A WAV with more chunks before "fmt "; as RF64, whose chunk ds64 gives the size of the samples, if that is given."""
+    form, rest = content[:12], content[12:]
+    if long_size is not None:
+        form, at = b"RF64" + form[4:], rest.index(b"data") + 4
+        rest = rest[:at] + b"\xff\xff\xff\xff" + rest[at + 4 :]
+        chunks = [(b"ds64", struct.pack("<QQQI", 0, long_size, 0, 0)), *chunks]
+    return form + b"".join(name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) for name, body in chunks) + rest
+
+
+@pytest.mark.parametrize("chunks", [[], [(b"ID3 ", bytes(3_000_001))], [(b"LIST", b"abc"), (b"junk", bytes(1000))]])
+@pytest.mark.parametrize("long", [False, True])
+def test_what_else_a_wav_holds_is_no_sound(tmp_path, chunks, long):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, scene(1, []), SAMPLE_RATE)
+    content = with_chunks(path.read_bytes(), chunks, 2 * SAMPLE_RATE if long else None) + b"LIST\x04\0\0\0abcd"
+    np.testing.assert_array_equal(np.concatenate(list(read_stream(io.BytesIO(content)))), read_audio(path))
+
+
+@pytest.mark.parametrize("long_size", [0, 2**64 - 1])
+def test_a_length_that_nobody_knows_means_until_the_end(tmp_path, long_size):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, scene(1, []), SAMPLE_RATE)
+    content = with_chunks(path.read_bytes(), [], long_size)
+    np.testing.assert_array_equal(np.concatenate(list(read_stream(io.BytesIO(content)))), read_audio(path))
+
+
 @pytest.mark.parametrize(("content", "says"), [
     (b"", "nothing arrived"),
+    (b"RIFF\0\0\0\0WAVEfmt \xff\xff\xff\x7f", "damaged WAV header"),
+    (b"RIFF\0\0\0\0WAVEID3 \xff\0\0\0abc", "ends before its samples"),
     (b"hello, this is not sound", "not a WAV stream"),
     (wav_header(0, 1, 1, 22_050, 16)[:30], "ends before its samples"),
     (wav_header(0, 1, 1, 22_050, 16), "holds no samples"),
@@ -567,6 +596,14 @@ def test_an_offset_changes_nothing_on_a_second_look(offset):
     starts_s = [24.0, 15.0]
     np.testing.assert_allclose(second_look(shifted, StandIn(), 24.0, starts_s)[0],
                                second_look(recent, StandIn(), 24.0, starts_s)[0], atol=0.02)
+
+
+@pytest.mark.parametrize("offset", [-0.3, 0.05, 0.2])
+def test_an_offset_does_not_move_the_limits_of_an_event(offset):
+    samples = scene(8, [(3.0, 0.7)])
+    [event], [shifted] = (scan([sound], StandIn())["events"] for sound in (samples, samples + np.float32(offset)))
+    assert 2.9 < event["start_s"] < 3.05 < 3.65 < event["end_s"] < 3.8
+    assert (shifted["start_s"], shifted["end_s"]) == (event["start_s"], event["end_s"])
 
 
 def test_silence_before_is_no_background_on_a_second_look():

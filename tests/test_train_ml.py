@@ -1,6 +1,7 @@
 """How much the augmented copies count for the classical models."""
 
 import argparse
+import csv
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from window_table import window_table
 
 import train_ml
 from train_ml import copy_weights
+from utils.artifacts import ArtifactError
+from utils.features import FEATURE_NAMES
 
 ARGS = argparse.Namespace(seed=0, jobs=1)
 
@@ -29,6 +32,42 @@ def rows_and_copies():
     copies = np.tile(features, (2, 1))
     copies[24:36] -= 2
     return table(label, group, features), table(np.tile(label, 2), group * 2, copies, mixed=True)
+
+
+def write_bare_table(path, names):
+    """A table of file, label and features without groups; every other row is a scream."""
+    rng = np.random.default_rng(0)
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "label", *FEATURE_NAMES])
+        for i, name in enumerate(names):
+            rows.writerow([f"{name}.wav", "scream" if i % 2 else "non_scream", *rng.normal(i % 2, 1, 34)])
+    return str(path)
+
+
+@pytest.mark.parametrize("names, split, says", [
+    ([f"a{i}" for i in range(24)], "group", "no group of clips can be held out for the test; names with numbers"),
+    ("abcdefgh", "random", "--split random needs at least 10 rows of each label"), ("abc", "random", "at least 10 rows"),
+    ("abc", "group", "no group of clips can be held out|needs clips of both labels"),
+], ids=["one group", "few", "tiny", "tiny, groups"])
+def test_a_table_too_small_to_split_is_refused_before_anything_is_written(tmp_path, names, split, says):
+    table = write_bare_table(tmp_path / "t.csv", names)
+    with pytest.raises(ArtifactError, match=says):
+        train_ml.main(["--features", table, "--models", str(tmp_path / "models"), "--split", split, "--jobs", "1"])
+    assert not list(tmp_path.glob("models/*.pkl"))
+
+
+def test_a_small_table_with_groups_is_learned_without_a_random_split_beside(tmp_path, capsys):
+    table = write_bare_table(tmp_path / "t.csv", ["az", "by", "cx", "dw", "ev", "fu", "gt", "hs"])
+    assert train_ml.main(["--features", table, "--models", str(tmp_path), "--jobs", "1"]) == 0
+    assert len(list(tmp_path.glob("*.pkl"))) == 3 and "with a random split" not in capsys.readouterr().out
+
+
+def test_a_random_split_has_the_seed_of_the_published_figures(tmp_path, capsys):
+    table = write_bare_table(tmp_path / "t.csv", "abcdefgh")
+    with pytest.raises(SystemExit):
+        train_ml.main(["--features", table, "--models", str(tmp_path), "--split", "random", "--seed", "7"])
+    assert "--split random has seed 42" in capsys.readouterr().err
 
 
 def test_a_copy_counts_the_less_the_less_its_scream_is_heard(rows_and_copies):

@@ -23,7 +23,7 @@ MAX_BLOCK = 4_000_000  # samples of all channels decoded at once
 MAX_SAMPLE = 1e6  # full scale is 1; some float files go to 32,768
 PLAIN_SAMPLES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 MP3_RETRIES = 1_000  # damaged places in a row, about 1 KB each, before the rest of an MP3 is given up
-SAMPLE_RATES = (1_000, 768_000)  # Hz; anything outside is a broken header, not a recording
+PLAUSIBLE_RATES = (1_000, 768_000)  # Hz; anything outside is a broken header, not a recording
 
 
 class ForwardSoundFile(soundfile.SoundFile):
@@ -169,7 +169,7 @@ def open_sound_file(path):
     if not sound.frames and sound.format in ("WAV", "WAVEX") and sound.subtype in PLAIN_SAMPLES:
         sound = open_unfinished_wav(path, sound)
     absurd = None
-    if not SAMPLE_RATES[0] <= sound.samplerate <= SAMPLE_RATES[1]:
+    if not PLAUSIBLE_RATES[0] <= sound.samplerate <= PLAUSIBLE_RATES[1]:
         absurd = f"a sample rate of {sound.samplerate} Hz is not plausible"
     elif sound.channels > MAX_CHANNELS:
         absurd = f"{sound.channels} channels are not plausible"

@@ -37,6 +37,11 @@ def log_odds(probability, bound=1e-13):
     return np.log(bounded / (1 - bounded))
 
 
+def from_log_odds(log_odds):
+    """Log-odds to probabilities, the inverse of log_odds."""
+    return 1 / (1 + np.exp(-np.clip(log_odds, -30, 30)))
+
+
 def probability_of(score, calibration):
     """Raw scores [n] -> probabilities [n]; 0.5 at the operating point."""
-    return 1 / (1 + np.exp(-np.clip(calibration["slope"] * (np.asarray(score, float) - calibration["threshold"]), -30, 30)))
+    return from_log_odds(calibration["slope"] * (np.asarray(score, float) - calibration["threshold"]))

@@ -62,8 +62,8 @@ def joblib_backend(backend="local", scheduler=None):
             with joblib.parallel_config(backend="dask", client=client):
                 yield
         except (FutureCancelledError, CommClosedError, KilledWorker) as error:
-            raise ArtifactError(f"--scheduler {scheduler}: the cluster was lost ({type(error).__name__}); main.py --resume "
-                                "goes on with what is left") from None
+            raise ArtifactError(f"--scheduler {scheduler}: the cluster was lost ({type(error).__name__}); start it and run this "
+                                "again, main.py with --resume, which goes on with what is left") from None
         finally:
             ended.set()
 

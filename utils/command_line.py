@@ -59,7 +59,7 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False, on_s
     damaged one has the sentences about it as "warnings".
     """
     from utils.audio import print_warning
-    from utils.scan import BATCH, local_time, scan
+    from utils.scan import local_time, scan
 
     warnings = []
 
@@ -88,8 +88,8 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False, on_s
 
     try:
         with signals:
-            record = scan(scored.watch(blocks), ensemble, args.settings, hop, BATCH, path,
-                          on_event, on_window, must_wait if arriving else None, on_start, local_time if arriving else None)
+            record = scan(scored.watch(blocks), ensemble, args.settings, hop, file=path, on_event=on_event, on_window=on_window,
+                          must_wait=must_wait if arriving else None, on_start=on_start, clock=local_time if arriving else None)
     except AudioError as error:
         return {"file": path, "error": str(error)}, [str(error)]
     except (BrokenPipeError, ArtifactError):  # not about this recording
@@ -133,15 +133,11 @@ class ScoredWindows:
 
 def output_writers(args, record, scored, ensemble):
     """Functions that write the outputs asked for beside or about one recording."""
-    yield from label_and_clip_writers(args, record)
+    yield from writers_from_record(args, record, ensemble)
     yield from scored.writers(record)
-    if args.explain:
-        from utils.explain import explain_recording
-
-        yield lambda: explain_recording(record, ensemble, args.explain, hop_samples(args))
 
 
-def label_and_clip_writers(args, record, only_missing=False):
+def writers_from_record(args, record, ensemble, only_missing=False):
     """Functions that write the outputs for which a record is enough; with only_missing, those that are not there."""
     from utils import event_files
 
@@ -152,6 +148,11 @@ def label_and_clip_writers(args, record, only_missing=False):
     if args.clips:
         yield lambda: event_files.write_clips(
             event_files.without_clip(record, args.clips) if only_missing else record, args.clips)
+    if args.explain:
+        from utils.explain import explain_recording, lacks_pictures
+
+        if not only_missing or lacks_pictures(record, args.explain):
+            yield lambda: explain_recording(record, ensemble, args.explain, hop_samples(args))
 
 
 def lacks_scores(args, path):
@@ -233,22 +234,25 @@ def open_journal(args, ensemble, n_inputs):
     """The journal of a run over many files with --resume or --csv, else None."""
     if not args.resume and not (args.csv and n_inputs > 1 and not is_special(args.csv)):
         return None
-    from utils.audio import MIN_PERIOD, QUIET_PEAK
+    from utils.audio import MAX_SAMPLE, MIN_PERIOD, QUIET_PEAK
     from utils.background_noise import LEAST_GAIN_DB, OVERSUBTRACTION, QUIETEST
     from utils.ensemble import LEAST_PROBABILITY, MODEL_FILES
     from utils.events import RULE
     from utils.features import SIGNAL_SETTINGS
     from utils.journal import Journal
-    from utils.loudness import CLEAR_DB, LOUD_SHARE, SCREAM_BAND
+    from utils.loudness import CLEAR_DB, LEVEL_FRAME, LOUD_SHARE, SCREAM_BAND
     from utils.noise_level import MOST_SHIFT, NOISE_FILE, NOISY_FROM, PART_LACKS, PART_SHIFT
     from utils.ranking import MOST_GAIN, NEAR_S, NEARLY, PARTS, SHARPNESS, SHORT_S
+    from utils.signal_settings import TRIM_DB
 
     files = {name: os.path.join(args.models, MODEL_FILES[name]) for name in ensemble.names}
     settings = result_settings(args, ensemble) | {
         "calibrations": ensemble.calibrations,
-        "signal": SIGNAL_SETTINGS | {"quiet_peak": QUIET_PEAK, "least_period": MIN_PERIOD},
+        "signal": SIGNAL_SETTINGS | {"quiet_peak": QUIET_PEAK, "least_period": MIN_PERIOD, "trim_db": TRIM_DB,
+                                     "max_sample": MAX_SAMPLE},
         "event_rule": RULE | {"oversubtraction": OVERSUBTRACTION, "least_gain_db": LEAST_GAIN_DB, "scream_band": SCREAM_BAND,
-                              "clear_db": CLEAR_DB, "least_probability": LEAST_PROBABILITY, "scores": "most probable look"},
+                              "clear_db": CLEAR_DB, "level_frame": LEVEL_FRAME, "least_probability": LEAST_PROBABILITY,
+                              "scores": "most probable look"},
         "ranking": {"near_s": NEAR_S, "sharpness": SHARPNESS, "loud_share": LOUD_SHARE, "most_gain": MOST_GAIN, "parts": PARTS,
                     "nearly": [SHORT_S, NEARLY]},
         "noise": {"from": NOISY_FROM, "most_shift": MOST_SHIFT, "quietest": QUIETEST, "part": [PART_SHIFT, PART_LACKS],
@@ -280,7 +284,7 @@ def analyse_or_recall(inputs, args, ensemble, journal):
         if path in known:
             record, failures = known[path]
             if failures is None:  # from the journal
-                failures = write_outputs(record, label_and_clip_writers(args, record, only_missing=True))
+                failures = write_outputs(record, writers_from_record(args, record, ensemble, only_missing=True))
             yield record, failures
             continue
         while turn not in waiting:
@@ -303,6 +307,8 @@ def detect(args, ensemble=None, note=None):
 
         check_replaceable(args.csv)
     inputs = find_inputs(args.file, leave_out=args.clips)
+    if args.backend == "local":
+        args.jobs = min(args.jobs, len(inputs))  # one file is analysed here, with all threads
     ensemble = ensemble or load(args)
     printer = Printer(args, ensemble, len(inputs))
     printer.begin(note)
@@ -405,11 +411,10 @@ def detect_live(args, ensemble, open_stream=None):
     scored = ScoredWindows(args, ensemble)
     with event_outputs(args, ensemble, printer, FILE) as (on_event, failures, commands):
         record = listen(microphone, ensemble, args.settings, hop_samples(args), commands, on_event, scored.add, scored.watch)
-    printer.failures(record.get("warnings", ()))
+    not_written = write_outputs(record, scored.writers(record))
+    printer.failures([*record.get("warnings", ()), *not_written])
     printer.record(record)
-    for write in scored.writers(record):
-        write()
-    return 1 if failures or printer.lost or "warnings" in record else 0
+    return 1 if failures or not_written or printer.lost or "warnings" in record else 0
 
 
 def export(args):

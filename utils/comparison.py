@@ -229,7 +229,7 @@ def plot_comparison(path, label, scores, title):
         axis.legend(fontsize=7)
     for axis, (name, (_, verdict)) in zip([*axes[1], *axes[2]], scores.items()):
         draw_confusion(axis, name, np.array(verdict_figures(label, verdict)["confusion_matrix"]))
-    for axis in (spare, axes[2][3]):
+    for axis in (spare, *[*axes[1], *axes[2]][len(scores):]):
         axis.set_axis_off()
     save_figure(figure, path)
 

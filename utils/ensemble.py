@@ -10,7 +10,7 @@ from importlib import metadata
 import numpy as np
 
 from utils.artifacts import ArtifactError, is_listed, read_json
-from utils.calibration import log_odds, probability_of
+from utils.calibration import from_log_odds, log_odds, probability_of
 from utils.features import SIGNAL_SETTINGS, describe_windows
 from utils.noise_level import read_noise_level
 
@@ -91,6 +91,7 @@ def load_classical(models_dir, name, trust_unlisted):
 def choose_torch_device(device, threads):
     """The device of torch, "cuda" or "cpu", for a wish of "auto", "cuda" or "cpu".
 
+    threads: of windows scored side by side, for which torch computes on one thread each; None leaves that to torch.
     On a GPU, too, convolutions are then computed in float32: TF32, which torch allows them, moves logits by up to 0.007.
     Raises ArtifactError if there is no torch, or no GPU where one is asked for.
     """
@@ -126,13 +127,20 @@ def load_network(path, content, name, device):
     return network.eval().to(device, memory_format=torch.channels_last)
 
 
+def import_onnxruntime():
+    """The module onnxruntime, without the usage data that its published builds send to Microsoft. Raises ImportError."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the module is imported: later there is no way to send nothing
+    import onnxruntime
+
+    return onnxruntime
+
+
 class OnnxNetwork:
     """A network as onnxruntime runs it, on one thread: spectrograms float32 [n, 128, 128] -> logits [n]."""
 
     def __init__(self, content):
         """content: bytes of an ONNX file, so that no other file is read."""
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised; they need not be printed as well
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # utils.scan scores batches side by side
@@ -239,12 +247,12 @@ class Ensemble:
 
 def pool_looks(probabilities):
     """Each model's mean log-odds over several looks at a window, as probabilities: [..., looks, n_models] -> [..., n_models]."""
-    return 1 / (1 + np.exp(-log_odds(np.asarray(probabilities, float), LEAST_PROBABILITY).mean(axis=-2)))
+    return from_log_odds(log_odds(np.asarray(probabilities, float), LEAST_PROBABILITY).mean(axis=-2))
 
 
 def verdict_in_noise(heard, shift):
     """Majority of the models, their log-odds raised by `shift`: heard float [n_models], see pool_looks. Returns bool."""
-    return bool(combine(1 / (1 + np.exp(-(log_odds(heard) + shift)))[None])[2][0])
+    return bool(combine(from_log_odds(log_odds(heard) + shift)[None])[2][0])
 
 
 def combine(probabilities):
@@ -256,7 +264,7 @@ def combine(probabilities):
     The verdict is the majority; a tie is decided by that probability.
     """
     probabilities = np.asarray(probabilities, float)
-    pooled = 1 / (1 + np.exp(-log_odds(probabilities, LEAST_PROBABILITY).mean(axis=1)))
+    pooled = from_log_odds(log_odds(probabilities, LEAST_PROBABILITY).mean(axis=1))
     votes = (probabilities >= 0.5).sum(axis=1)
     others = probabilities.shape[1] - votes
     return pooled, votes, (votes > others) | ((votes == others) & (pooled >= 0.5))

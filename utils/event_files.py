@@ -78,11 +78,11 @@ def check_replaceable(path):
         raise ArtifactError(f"{path}: holds the events of a stream, which would be lost; name another file")
 
 
-def holds_table(path, header):
-    """Whether a table with this header is there; False if nothing is there, or nothing is in it. Raises ArtifactError.
+def prepare_table(path, header):
+    """Prepare a table with this header to be continued. Returns whether one was there; raises ArtifactError for another file.
 
-    Nothing is also a header that a full disk or a crash has cut off. A last row that a crash has left unended gets its end,
-    so that the next one stands alone.
+    An empty file is none, nor is a header that a full disk or a crash has cut off. A last row that a crash has left unended gets
+    its end, so that the next one stands alone.
     """
     there = first_row(path)
     if there is None:
@@ -113,7 +113,7 @@ class EventTable:
         self.settings = [spreadsheet_cell(value) for value in columns.values()]
         self.columns = (*EVENT_COLUMNS, "time") if of_stream else EVENT_COLUMNS
         header = [*self.columns, *columns]
-        goes_on = of_stream and holds_table(path, header)
+        goes_on = of_stream and prepare_table(path, header)
         self.file, descriptor = None, descriptor_of(path)
         try:
             target = path if descriptor is None else os.dup(descriptor)  # by its name it would be emptied first

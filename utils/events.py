@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 EXIT_SHARE = 0.6  # default exit threshold as a share of the enter threshold
 
-STANDS_OUT_FROM = 0.05  # the least probability of a window that stands out from its background, which it must exceed;
-NEAR_HIGHEST, NEAR_HIGHEST_FROM = 0.5, 0.2  # so much, in log-odds, may be missing from this probability on
-HEARD_AGAIN_FROM = 0.36  # and, unless another is asked for, the least probability of what is heard of it on a second look,
-ABOVE_BACKGROUND = 0.5  # which must lie so far above what is heard of the background, in log-odds;
-FAR_ABOVE_BACKGROUND, FAINT_SHARE = 1.75, 0.75  # if it lies so far above, this share of that probability is enough;
-FIRST_LOOK_SHARE = 0.2  # such a share of how far the window itself lies above (or below) its background counts in that
+STANDS_OUT_FROM = 0.05  # a window with a lower probability never stands out from its background
+NEAR_HIGHEST, NEAR_HIGHEST_FROM = 0.5, 0.2  # it must be more probable than all of its background, but from 0.2 on at most 0.5
+# less, in log-odds, than the highest of it
+HEARD_AGAIN_FROM = 0.36  # the least probability of a second look at it (--second-look)
+ABOVE_BACKGROUND = 0.5  # by so much, in log-odds, the second look at it must exceed that at its background
+FAR_ABOVE_BACKGROUND, FAINT_SHARE = 1.75, 0.75  # if it exceeds that by 1.75, three quarters of HEARD_AGAIN_FROM are enough
+FIRST_LOOK_SHARE = 0.2  # to that difference, such a share of the difference of the first looks is added
 BACKGROUND_S, LEAST_BACKGROUND_S = 30.0, 10.0  # what counts as the background, and how much of it must be there
-BACKGROUND_LOOKS = 3  # its most probable windows stand for it on a second look, as many that do not overlap
-AROUND_AGAIN = 0.09  # so much more is asked of a second look where the background is less: what comes before and after
-SURE, SURE_VOTES = 0.8, 6  # from this probability, or so many votes, on the verdict counts whatever came before
+BACKGROUND_LOOKS = 3  # so many of its most probable windows, which do not overlap, are looked at again
+AROUND_AGAIN = 0.09  # is added to HEARD_AGAIN_FROM where the background is what comes before and after
+SURE, SURE_VOTES = 0.8, 6  # a verdict of this probability, or of so many votes, counts whatever came before
 SAME_SOUND_S = 2.9  # windows that begin less than this apart overlap
 RULE = {"from": STANDS_OUT_FROM, "near_highest": NEAR_HIGHEST, "near_highest_from": NEAR_HIGHEST_FROM,
         "above_background": ABOVE_BACKGROUND, "far_above_background": FAR_ABOVE_BACKGROUND, "faint_share": FAINT_SHARE,

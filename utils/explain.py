@@ -5,6 +5,7 @@ giving it the value that is typical of the training data; for logistic regressio
 contribution. A place in the spectrogram is taken away by making it as quiet as the quiet tenth of the window.
 """
 
+import glob
 import os
 
 import numpy as np
@@ -13,7 +14,7 @@ from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, printable, read_blocks
 from utils.calibration import log_odds
 from utils.ensemble import CLASSICAL_FILES, NETWORK_FILES, NETWORK_INPUTS
-from utils.event_files import clip_name
+from utils.event_files import clip_name, safe_name
 from utils.features import FEATURE_NAMES, N_BANDS, describe_windows
 from utils.figures import empty_figure, save_figure
 from utils.plots import FREQUENCY_TICKS, short_clock, draw_spectrogram
@@ -193,6 +194,24 @@ def draw_explanation(explanation, title):
     return figure
 
 
+def explained_stretches(record):
+    """(start, end) in s of what gets a picture: the most probable events, or the whole recording if it has no event."""
+    most_probable = sorted(record["events"], key=lambda event: -event["probability"])[:MOST_PICTURES]
+    stretches = sorted((event["start_s"], event["end_s"]) for event in most_probable)
+    return stretches or [(0.0, record["duration_s"])]
+
+
+def picture_path(folder, file, start_s):
+    return os.path.join(folder, clip_name(file, start_s).removesuffix(".wav") + ".png")
+
+
+def lacks_pictures(record, folder):
+    """Whether a picture that explain_recording makes of a record is not in the folder."""
+    if not record["events"]:  # named after its strongest window, which the record does not tell
+        return not glob.glob(glob.escape(os.path.join(folder, safe_name(record["file"]))) + "_*.png")
+    return not all(os.path.exists(picture_path(folder, record["file"], start_s)) for start_s, _ in explained_stretches(record))
+
+
 def explain_recording(record, ensemble, folder, hop=WINDOW_HOP):
     """Write a picture for the strongest window of each event, or of the whole recording if it has no event.
 
@@ -200,10 +219,7 @@ def explain_recording(record, ensemble, folder, hop=WINDOW_HOP):
     more than ten events, the ten with the highest probability. Returns the paths; raises AudioError, ArtifactError.
     """
     file = record["file"]
-    events = sorted(sorted(record["events"], key=lambda event: -event["probability"])[:MOST_PICTURES],
-                    key=lambda event: event["start_s"])
-    stretches = [(event["start_s"], event["end_s"]) for event in events] or [(0.0, record["duration_s"])]
-    paths = []
+    events, stretches, paths = record["events"], explained_stretches(record), []
     for (start_s, end_s), strongest in zip(stretches, strongest_windows(read_blocks(file), stretches, ensemble, hop)):
         if strongest is None:
             continue
@@ -211,7 +227,7 @@ def explain_recording(record, ensemble, folder, hop=WINDOW_HOP):
         place = f"event {short_clock(start_s)} to {short_clock(end_s)}" if events else "no event"
         title = (f"{printable(os.path.basename(file))}   {place}, strongest window from {short_clock(window_s)}   "
                  f"probability {probability:.2f}   {votes} of {len(ensemble.names)} votes")
-        path = os.path.join(folder, clip_name(file, start_s if events else window_s).removesuffix(".wav") + ".png")
+        path = picture_path(folder, file, start_s if events else window_s)
         save_figure(draw_explanation(explain_window(window, ensemble), title), path)
         paths.append(path)
     return paths

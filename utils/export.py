@@ -8,7 +8,7 @@ import numpy as np
 from utils.artifacts import ArtifactError, atomic_path, sha256_of, write_json
 from utils.audio import MAX_SAMPLE, MIN_PERIOD, clean_window, cut_windows, read_blocks
 from utils.dataset import audio_files
-from utils.ensemble import FRONT_END, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, load_ensemble
+from utils.ensemble import FRONT_END, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, import_onnxruntime, load_ensemble
 from utils.features import (AMIN, BAND_BINS, FEATURE_NAMES, HOP, N_BANDS, N_FFT, N_MELS, describe_windows, mel_edges,
                             mel_filterbank)
 from utils.signal_settings import MAX_GAIN, QUIET_PEAK, SAMPLE_RATE, WINDOW, WINDOW_FRAMES, WINDOW_HOP
@@ -22,7 +22,8 @@ def import_onnx():
     """The module onnx; without it, or without onnxruntime, one sentence that says how to get both."""
     try:
         import onnx
-        import onnxruntime  # noqa: F401  OnnxNetwork needs it
+
+        import_onnxruntime()  # OnnxNetwork needs it
     except ImportError:
         raise ArtifactError("--export onnx needs two packages: pip install onnx onnxruntime") from None
     return onnx

@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from utils.artifacts import ArtifactError
-from utils.audio import SAMPLE_RATE, WINDOW_HOP, AudioError, printable, resample_blocks
+from utils.audio import SAMPLE_RATE, WINDOW_HOP, AudioError, finite_samples, printable, resample_blocks
 from utils.events import DEFAULT_SETTINGS
 from utils.pipe import STALL_S, stopped_by_signals
 from utils.scan import local_time, scan
@@ -73,6 +73,8 @@ class Microphone:
 
     def on_sound(self, samples, n_samples, _time, status):
         """Called by the sound card's thread, which must never wait: copy, put in the queue, nothing else."""
+        if self.stopping.is_set():  # scoring that has fallen behind would never find the queue empty
+            return
         if status and getattr(status, "input_overflow", False):
             self.overflows += 1
         try:
@@ -106,7 +108,7 @@ class Microphone:
             while lost > 0:  # in pieces, so that a long gap needs no memory
                 yield np.zeros(min(lost, self.rate), np.float32)
                 lost -= self.rate
-            yield np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
+            yield finite_samples(block)
 
     def blocks(self):
         """Record until stop() or the end of the stream."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.artifacts import ArtifactError, read_json
+from utils.calibration import from_log_odds
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
 
 NOISE_FILE = "noise.json"
@@ -31,7 +32,7 @@ class NoiseLevel:
     def probability(self, features):
         """Of noise, 0-1: features [n, 34] -> [n]."""
         standardised = (np.asarray(features, float) - self.mean) / self.scale  # [n, 34]
-        return 1 / (1 + np.exp(-np.clip(standardised @ self.coefficients + self.intercept, -30, 30)))
+        return from_log_odds(standardised @ self.coefficients + self.intercept)
 
     def shift(self, features):
         """What the noise of a window is worth in log-odds, 0 to MOST_SHIFT: features [n, 34] -> [n]."""

@@ -9,7 +9,7 @@ import sys
 
 from utils.artifacts import REPOSITORY, is_special
 from utils.cluster import add_backend_options, check_backend_options
-from utils.events import DEFAULT_SETTINGS, EXIT_SHARE, EventSettings
+from utils.events import AROUND_AGAIN, DEFAULT_SETTINGS, EXIT_SHARE, FAINT_SHARE, EventSettings
 
 MARK = "\0"  # stands before a file name with a leading dash while argparse works; no real argument can hold it
 
@@ -40,9 +40,9 @@ def build_parser(description, names):
     add("--no-contrast", action="store_true",
         help="the vote alone decides, whether or not a window stands out from its background")
     add("--second-look", type=float, metavar="P",
-        help="a window that stands out fires from this probability on (three quarters of it, if it stands out far), when it "
-             "is heard again with less of the background (0.05 more in the first seconds of a recording); lower finds more "
-             f"screams in noise (default {DEFAULT_SETTINGS.second_look})")
+        help=f"a window that stands out fires from this probability on ({FAINT_SHARE:g} of it, if it stands out far), when it is "
+             f"heard again with less of the background ({AROUND_AGAIN:g} more while less than ten seconds are known before it); "
+             f"lower finds more screams in noise (default {DEFAULT_SETTINGS.second_look})")
     add("--min-duration", type=float, default=0.0, metavar="S", help="drop events shorter than this (default %(default)s)")
     add("--max-gap", type=float, default=DEFAULT_SETTINGS.max_gap, metavar="S",
         help="pauses up to this do not end an event (default %(default)s)")

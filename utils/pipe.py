@@ -10,13 +10,15 @@ import time
 
 import numpy as np
 
-from utils.audio import MAX_BLOCK, MAX_CHANNELS, SAMPLE_RATES, AudioError, mono, print_warning, resample_blocks
+from utils.audio import MAX_BLOCK, MAX_CHANNELS, PLAUSIBLE_RATES, AudioError, mono, print_warning, resample_blocks
 
 WAV_CODINGS = {  # (format tag, bits per sample) -> (numpy type, offset, full scale), as libsndfile scales to float
     (1, 8): ("u1", 128, 2.0**7), (1, 16): ("<i2", 0, 2.0**15), (1, 24): ("<i4", 0, 2.0**31), (1, 32): ("<i4", 0, 2.0**31),
     (3, 32): ("<f4", 0, 1.0), (3, 64): ("<f8", 0, 1.0),
 }
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes; from here on it is a placeholder: this one is SoX's, ffmpeg's is 0xFFFFFFFF
+IN_DS64, UNKNOWN_LONG = 0xFFFFFFFF, 1 << 62  # the length in an RF64, which its chunk ds64 holds; from here on that is one, too
+MOST_SKIPPED = 1 << 26  # bytes in a chunk before the samples: more than any picture has
 CONTAINERS = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}  # by their first bytes, which raw samples lack
 STREAM_NAME = "standard input"
 STALL_S = 10  # seconds without any sound: worth a warning from a pipe that is still open, a failure of a microphone
@@ -49,19 +51,25 @@ def read_wav_header(stream):
     if riff[:4] not in (b"RIFF", b"RF64") or riff[8:12] != b"WAVE":
         raise AudioError(f"{STREAM_NAME}: is not a WAV stream; give --raw-rate for raw 16-bit samples, "
                          "or convert it with ffmpeg -f wav -")
-    layout = None
+    layout, long_size = None, 0
     while True:
         chunk = read_exactly(stream, 8)
         if len(chunk) < 8:
             raise AudioError(f"{STREAM_NAME}: the WAV stream ends before its samples")
         size = int.from_bytes(chunk[4:], "little")
         if chunk[:4] == b"data" and layout:
-            return *layout, None if size == 0 or size >= UNKNOWN_LENGTH else size
-        if chunk[:4] == b"data" or size > 1 << 20:
+            if size == IN_DS64 and 0 < long_size < UNKNOWN_LONG:
+                size = long_size
+            elif size == 0 or size >= UNKNOWN_LENGTH:
+                size = None
+            return *layout, size
+        if chunk[:4] == b"data" or size > MOST_SKIPPED:
             raise AudioError(f"{STREAM_NAME}: damaged WAV header")
         body = read_exactly(stream, size + size % 2)  # chunks are padded to an even length
         if len(body) < size:
             raise AudioError(f"{STREAM_NAME}: the WAV stream ends before its samples")
+        if chunk[:4] == b"ds64" and size >= 16:  # of RF64: the size of the samples where 32 bits do not hold it
+            long_size = int.from_bytes(body[8:16], "little")
         if chunk[:4] == b"fmt " and size >= 16:
             tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
             if tag == 0xFFFE and size >= 26:  # extensible: the real tag opens the sub-format
@@ -123,7 +131,7 @@ def read_stream(stream, raw_rate=None, raw_channels=1):
             raise AudioError(f"{STREAM_NAME}: begins as a {CONTAINERS[begun]} file does, and not with raw samples; {how}")
     if (tag, bits) not in WAV_CODINGS:
         raise AudioError(f"{STREAM_NAME}: WAV format {tag} with {bits} bits is not supported; convert it with ffmpeg -f wav -")
-    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+    if not PLAUSIBLE_RATES[0] <= rate <= PLAUSIBLE_RATES[1]:
         raise AudioError(f"{STREAM_NAME}: a sample rate of {rate} Hz is not plausible")
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"{STREAM_NAME}: {channels} channels are not plausible")

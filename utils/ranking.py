@@ -13,11 +13,11 @@ from utils.signal_settings import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
 
 NEAR_S = 5 * WINDOW_HOP / SAMPLE_RATE  # windows that begin at most so far from another are its neighbours: 7.37 s
 SLACK_S = 0.01  # for starts that were rounded
-PARTS = {"shorter_than_s": WINDOW_S / 2, "most_db": 45.0}  # loud parts of windows that are heard alone: what lies beside silence
-# the models hear well enough
-MOST_GAIN = 2.0  # that is not expected to raise the log-odds of a window by more
-SHORT_S, NEARLY = 120.0, 0.25  # from so many seconds on, where it would take long, only windows that are so nearly, in log-odds,
-# the most probable of the last half minute
+PARTS = {"shorter_than_s": WINDOW_S / 2, "most_db": 45.0}  # which loud parts are heard alone: not those beside silence, which
+# the models hear well enough in their window
+MOST_GAIN = 2.0  # a loud part is not expected to raise the log-odds of its window by more
+SHORT_S, NEARLY = 120.0, 0.25  # to save time, from two minutes on only windows are heard again whose log-odds are at most 0.25
+# below the highest of the last half minute
 SHARPNESS = 0.5  # a neighbour counts with this power of its odds; 0: all alike, infinite: the most probable one alone
 
 

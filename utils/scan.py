@@ -1,7 +1,7 @@
 """One scorer for every input: blocks of samples -> windows -> scores and votes -> events -> the record of a recording.
 
 Files, pipes and the microphone all come through here, so they give the same answer. Memory does not depend on the
-length of the recording: a few batches of windows and the last minute at most are held, nothing else.
+length of the recording: a few batches of windows and about three minutes of samples are held, nothing else.
 """
 
 import collections
@@ -140,6 +140,11 @@ class RecentSamples:
         return np.concatenate(parts)
 
 
+def level_samples(recent, start_s, end_s):
+    """Samples between two moments of RecentSamples without their offset, which would be a step at both ends."""
+    return without_offset(recent.cut(start_s, end_s))
+
+
 def score_loud_parts(pairs, ensemble, otherwise):
     """Probabilities [2 n, n_models] of the loud parts of n windows, each alone, as if it were a short clip.
 
@@ -163,7 +168,7 @@ def hear_loud_part(recent, ensemble, window, shorter_than_s=math.inf, most_db=ma
     None if no part of it is louder than the rest, or only one that is not so short, or by more than most_db (see
     utils.loudness.loud_part). Nothing is heard twice.
     """
-    samples = without_offset(recent.cut(window.start_s, window.end_s))  # an offset would be a step at both its ends
+    samples = level_samples(recent, window.start_s, window.end_s)
     part = loud_part(samples, most_db)
     if part is None or part[1] - part[0] >= shorter_than_s:
         return None
@@ -185,7 +190,7 @@ def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
         background = np.concatenate([background, recent.cut(judged_s + WINDOW_S, known_s)])
     noise, pairs = noise_power(background), []
     for start_s in starts_s:
-        window = without_offset(recent.cut(start_s, start_s + WINDOW_S))  # an offset would be a step at both its ends
+        window = level_samples(recent, start_s, start_s + WINDOW_S)
         pairs.append((window, subtract_noise(window, noise)))
     scores = score_loud_parts(pairs, ensemble, np.zeros(len(ensemble.names)))
     return ensemble.combine(pool_looks(scores.reshape(len(starts_s), 2, -1)))[:2]
@@ -193,7 +198,9 @@ def second_look(recent, ensemble, judged_s, starts_s, known_s=None):
 
 def loud_limits(recent, window):
     """Where the sound of a ScoredWindow is loud, in seconds: the limits that it lends to an event."""
-    part = loud_part(recent.cut(window.start_s, window.end_s)) if window.probability > 0 else None  # 0: too quiet to be scored
+    if window.probability == 0:  # too quiet to be scored
+        return window.core
+    part = loud_part(level_samples(recent, window.start_s, window.end_s))
     return window.core if part is None else (window.start_s + part[0], window.start_s + part[1])
 
 

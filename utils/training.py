@@ -32,6 +32,7 @@ HELD_IN_MEMORY = 2e9  # bytes of spectrograms; more than this stays on disk, mem
 SHOWN_FIGURES = ("average_precision", "average_precision_in_noise", "roc_auc")  # of validation, after each epoch
 LEAST_WEIGHT = 0.02  # of a negative in the loss, before the weights are scaled to mean 1
 BFLOAT16, FLOAT32 = "bfloat16 mixed precision", "float32"
+PRECISIONS = {"bfloat16": BFLOAT16, "float32": FLOAT32}
 AVERAGING = 0.995  # of the exponential moving average of the weights, per step; less at first
 
 
@@ -45,6 +46,9 @@ def add_training_options(parser, epochs, scenes):
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--patience", type=int, default=10, help="stop after so many epochs without a better validation figure")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--precision", default="auto", choices=["auto", *PRECISIONS],
+                        help="of convolutions in training (default: what is faster here, measured at the start; the model's JSON "
+                             "names it, and the same weights again need the same one)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")
     parser.add_argument("--restart", action="store_true", help="ignore the checkpoint of an interrupted run")
 
@@ -92,7 +96,7 @@ def bfloat16_is_faster():
     weight = torch.ones(96, 64, 3, 3, requires_grad=True)
     maps = torch.ones(64, 64, 16, 16, requires_grad=True).contiguous(memory_format=torch.channels_last)
     seconds = {True: [], False: []}
-    for _ in range(5):
+    for _ in range(10):
         for mixed in seconds:
             began = time.perf_counter()
             with torch.amp.autocast("cpu", torch.bfloat16, enabled=mixed):
@@ -298,7 +302,8 @@ def train_network(name, args):
     pos_weight = torch.tensor(batches.pos_weight, device=device)
     options = {key: value for key, value in vars(args).items() if key not in ("restart", "device", "threads", "models")}
     settings = {"signal": SIGNAL_SETTINGS, "network": name, "fingerprint": data.fingerprint, "options": options}
-    history, best, best_state, precision = [], -math.inf, None, faster_precision(device)
+    history, best, best_state = [], -math.inf, None
+    precision = PRECISIONS[args.precision] if args.precision in PRECISIONS else faster_precision(device)
     if os.path.exists(checkpoint_path) and not args.restart:
         history, best, best_state, precision = resume(checkpoint_path, settings, network, average, optimiser, schedule, batches,
                                                       device, precision)
