@@ -17,7 +17,8 @@ import main
 from utils.artifacts import REPOSITORY, ArtifactError, sha256_of
 from utils.audio import WINDOW, clean_window
 from utils.dataset import audio_files
-from utils.ensemble import CLASSICAL_FILES, MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, import_onnxruntime, load_ensemble
+from utils.ensemble import (CLASSICAL_FILES, MODEL_NAMES, NETWORK_FILES, NETWORK_INPUTS, OnnxNetwork, import_onnxruntime,
+                            load_ensemble)
 from utils.features import describe_window, mel_edges
 
 ABSENT = "onnx and onnxruntime are not installed (requirements-dev.txt names them)"
@@ -154,8 +155,8 @@ def test_onnxruntime_collects_nothing_about_its_users(folder, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     nothing_set = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
-    subprocess.run([sys.executable, "main.py", "--json", "--file", "data/examples/scream.wav", "--models", folder, "--trust-models"],
-                   cwd=REPOSITORY, env=nothing_set | {"HOME": str(home)}, check=True)
+    subprocess.run([sys.executable, "main.py", "--json", "--file", "data/examples/scream.wav", "--models", folder,
+                    "--trust-models"], cwd=REPOSITORY, env=nothing_set | {"HOME": str(home)}, check=True)
     assert not list(home.rglob("*"))
 
 

@@ -10,6 +10,7 @@ import soundfile
 
 from utils import audio, inputs
 from utils.audio import SAMPLE_RATE
+from utils.dataset import audio_files
 from utils.inputs import find_inputs, watch_progress
 
 
@@ -142,3 +143,10 @@ def test_a_folder_that_the_run_itself_fills_is_not_searched(tmp_path):
     assert find_inputs([str(tmp_path)], leave_out=str(tmp_path / "link")) == expected
     named = str(tmp_path / "clips/a.wav")
     assert find_inputs([named], leave_out=str(tmp_path / "clips")) == [(named, None)]
+
+
+def test_hidden_files_are_no_recordings(tmp_path):
+    for name in ("a.wav", "._a.wav", ".b.tmp.wav"):
+        (tmp_path / name).touch()
+    assert audio_files(tmp_path) == [str(tmp_path / "a.wav")]
+    assert find_inputs([str(tmp_path / "._a.wav")]) == [(str(tmp_path / "._a.wav"), None)], "unless it is named"

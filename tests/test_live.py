@@ -339,6 +339,16 @@ def test_command_that_can_never_run_is_refused_at_once(template):
         EventCommand(template)
 
 
+@pytest.mark.parametrize("template, meant", [("echo {probabilty}", "probability"), ("echo {strat} {end}", "start"),
+                                             ("echo {print} {a} {{end}}", None)])
+def test_a_mistyped_name_is_noticed_before_anything_runs(template, meant):
+    if meant:
+        with pytest.raises(ValueError, match=rf"is not filled in; is \{{{meant}\}} meant"):
+            EventCommand(template)
+    else:
+        EventCommand(template)
+
+
 def test_failing_command_does_not_stop_detection(recording):
     stream = io.StringIO()
     commands = EventCommands(on_event=EventCommand(command_of("-c", "raise SystemExit(1)")))

@@ -31,9 +31,9 @@ from test_scan import scene
 import main as main_script
 from utils import command_line, ensemble, events, live
 from utils.artifacts import ArtifactError
-from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S
+from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S, read_audio
 from utils.command_line import run
-from utils.event_files import EventTable
+from utils.event_files import EventTable, StreamClips
 from utils.options import build_parser, parse_arguments
 from utils.report import Printer, clock, timeline
 
@@ -199,11 +199,12 @@ def test_report_of_a_pipe(capfd, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("words", [
     ["--nonsense"], ["--file"], ["--file", ""], ["--threshold", "2"], ["--threshold", "x"], ["--exit-threshold", "-1"],
-    ["--threshold", "0.5", "--exit-threshold", "0.6"], ["--min-votes", "7"], ["--min-duration", "-1"], ["--max-gap", "nan"],
+    ["--threshold", "0.5", "--exit-threshold", "0.6"], ["--min-votes", "7"], ["--min-votes", "0"],
+    ["--min-duration", "-1"], ["--max-gap", "nan"],
     ["--padding", "-1"], ["--hop", "0"], ["--hop", "9"], ["--jobs", "0"], ["--threads", "0"], ["--raw-rate", "16000"],
     ["--file", "-", "--raw-channels", "2"], ["--file", "-", "--raw-rate", "-5"], ["--live", "--file", "a.wav"],
     ["--device", "tpu"], ["--on-event", "echo"], ["--file", "-", "--on-event", "no-such-program-here"],
-    ["--file", "-", "--clips", "x"], ["--file", "-", "a.wav", "--jobs", "2"],
+    ["--file", "-", "--raven"], ["--file", "-", "a.wav", "--jobs", "2"],
     ["--csv", "no/such/folder/x.csv", "--file", "a.wav"], ["--js", "--file", "a.wav"],
     ["--file", "-", "--resume"], ["--live", "--resume"], ["--second-look", "0.3", "--threshold", "0.5"],
     ["--on-start", "echo"], ["--file", "-", "--on-start", "no-such-program-here"],
@@ -555,6 +556,54 @@ def test_without_another_use_of_its_events_a_watch_ends_with_its_output(tmp_path
     assert (done.returncode, done.stderr) == (1, "error: standard output cannot be written (No space left on device)\n")
     done = watch(tmp_path, "--json", gone=True)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_events_are_cut_out_of_a_stream(capfd, tmp_path, monkeypatch):
+    truth = [(3.0, 1.0), (14.0, 1.5)]
+    path = write_scene(tmp_path / "a.wav", truth, 20)
+    feed(monkeypatch, pathlib.Path(path).read_bytes())
+    status, lines, _ = detect_json(capfd, "--file", "-", "--clips", tmp_path / "clips")
+    events = lines[:-1]
+    clips = sorted((tmp_path / "clips").iterdir())
+    assert status == 0 and len(events) == len(clips) == len(truth)
+    whole = read_audio(path)
+    for event, clip in zip(events, clips):
+        assert clip.name == f"standard_input_{event['time'].replace(':', '-')}.wav"
+        samples, rate = soundfile.read(clip, dtype="float32")
+        first, last = (round(moment * SAMPLE_RATE) for moment in (event["start_s"] - 0.5, event["end_s"] + 0.5))
+        assert rate == SAMPLE_RATE and len(samples) == last - first
+        np.testing.assert_allclose(samples, whole[first:last], atol=2**-15)
+
+
+def test_no_more_of_a_stream_is_held_than_its_clips_may_need(tmp_path):
+    clips = StreamClips(tmp_path, "microphone")
+    sound = np.arange(300 * SAMPLE_RATE, dtype=np.float32) / 2**24
+    for block in clips.watch(np.split(sound, 300)):
+        assert len(block) == SAMPLE_RATE and sum(len(held) for _, held in clips.recent.blocks) <= 181 * SAMPLE_RATE
+    path = clips.write({"start_s": 10.0, "end_s": 250.0, "time": "2026-01-01T01:02:03.456+00:00"})
+    samples, _ = soundfile.read(path, dtype="float32")
+    assert path == str(tmp_path / "microphone_2026-01-01T01-02-03.456+00-00.wav")
+    np.testing.assert_allclose(samples, sound[120 * SAMPLE_RATE : round(250.5 * SAMPLE_RATE)], atol=2**-15)
+
+
+def test_a_clip_of_a_stream_that_cannot_be_written_is_said_once(capfd, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    feed(monkeypatch, pathlib.Path(write_scene(tmp_path / "a.wav", [(3.0, 1.0), (14.0, 1.5)], 20)).read_bytes())
+    monkeypatch.setattr("utils.event_files.soundfile.write", full)
+    status, lines, err = detect_json(capfd, "--file", "-", "--clips", tmp_path / "clips", "--csv", tmp_path / "events.csv")
+    assert status == 1 and len(lines) == 3 and err.count("no more clips are written") == 1
+    assert len((tmp_path / "events.csv").read_text().splitlines()) == 3
+    assert not list((tmp_path / "clips").iterdir())
+
+
+def test_events_are_cut_out_of_what_a_microphone_hears(capfd, tmp_path):
+    samples = soundfile.read(write_scene(tmp_path / "a.wav", [(2.0, 1.0)], 10), dtype="float32")[0]
+    status, _, _ = detect(capfd, "--live", "--clips", tmp_path / "clips",
+                          open_stream=lambda device, *callbacks: FakeMicrophone(samples, *callbacks))
+    [clip] = (tmp_path / "clips").iterdir()
+    assert status == 0 and clip.name.startswith("microphone_20") and 1.5 < soundfile.info(clip).duration < 3
 
 
 @needs_a_full_disk

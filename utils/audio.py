@@ -1,5 +1,6 @@
 """Read any recording to mono float32 at 22,050 Hz, in bounded memory, and cut it into cleaned windows."""
 
+import collections
 import contextlib
 import io
 import os
@@ -177,6 +178,36 @@ def open_sound_file(path):
         sound.close()
         raise AudioError(f"{printable(path)}: {absurd}")
     return sound
+
+
+class RecentSamples:
+    """The samples of a recording that may be asked for again, however its blocks come."""
+
+    def __init__(self):
+        self.blocks = collections.deque()  # (first sample, float32 [n]), oldest first
+        self.end = 0  # samples added so far
+
+    def add(self, block):
+        self.blocks.append((self.end, block))
+        self.end += len(block)
+
+    def remember(self, blocks):
+        """The same blocks, each added before somebody gets it."""
+        for block in blocks:
+            self.add(block)
+            yield block
+
+    def forget(self, before_s):
+        """Nothing before this moment will be asked for any more."""
+        first = round(before_s * SAMPLE_RATE)
+        while self.blocks and self.blocks[0][0] + len(self.blocks[0][1]) <= first:
+            self.blocks.popleft()
+
+    def cut(self, from_s, to_s):
+        """The samples between two moments, fewer where the recording begins or ends: float32 [n]."""
+        first, last = round(from_s * SAMPLE_RATE), round(to_s * SAMPLE_RATE)
+        parts = [block[max(0, first - begin) : max(0, last - begin)] for begin, block in self.blocks]
+        return np.concatenate(parts)
 
 
 def finite_samples(samples):

@@ -52,7 +52,7 @@ def unexpected(path, error):
     return f"{shown(path)}: unexpected {type(error).__name__} ({error})"
 
 
-def analyse(path, args, ensemble, on_event=None, poll=None, progress=False, on_start=None):
+def analyse(path, args, ensemble, on_event=None, poll=None, progress=False, on_start=None, watch=None):
     """Analyse one input and write the outputs that belong to it. Returns (record, list of sentences about failures).
 
     A recording that cannot be analysed gives the record {"file": ..., "error": ...}; nothing is raised for it. That of a
@@ -74,6 +74,8 @@ def analyse(path, args, ensemble, on_event=None, poll=None, progress=False, on_s
 
         blocks = arriving = ReadAhead(blocks)
         signals = stopped_by_signals(arriving)
+    if watch:
+        blocks = watch(blocks)
     if progress:
         blocks = watch_progress(blocks, path)
     scored = ScoredWindows(args, ensemble)
@@ -145,7 +147,7 @@ def writers_from_record(args, record, ensemble, only_missing=False):
         yield lambda: event_files.write_audacity(record)
     if args.raven and not (only_missing and os.path.exists(record["file"] + event_files.RAVEN_SUFFIX)):
         yield lambda: event_files.write_raven(record)
-    if args.clips:
+    if args.clips and record["file"] != "-":  # a stream's were written as they came
         yield lambda: event_files.write_clips(
             event_files.without_clip(record, args.clips) if only_missing else record, args.clips)
     if args.explain:
@@ -354,13 +356,19 @@ def detect_files(inputs, args, ensemble, printer):
 
 @contextlib.contextmanager
 def event_outputs(args, ensemble, printer, file):
-    """What happens at each event of a stream: (on_event, sentences about failures, EventCommands for the caller to run).
+    """What happens at each event of a stream: (on_event, sentences about failures, EventCommands for the caller to run, watch).
 
-    A full disk must not end the watch: a table that cannot be written is said once.
+    watch passes on the blocks of the stream and keeps what clips are cut out of; None without --clips. A full disk must not end
+    the watch: a table that cannot be written is said once.
     """
     from utils.live import EventCommand, EventCommands
 
     failures = []
+
+    def tell(sentence):
+        failures.append(sentence)
+        printer.failures([sentence])
+
     with contextlib.ExitStack() as stack:
         table = None
         if args.csv:
@@ -369,36 +377,47 @@ def event_outputs(args, ensemble, printer, file):
             try:
                 table = stack.enter_context(EventTable(args.csv, result_settings(args, ensemble), of_stream=True))
             except OSError as error:
-                failures.append(f"{args.csv}: cannot be written ({error.strerror}); listening goes on without it")
-                printer.failures(failures)
+                tell(f"{args.csv}: cannot be written ({error.strerror}); listening goes on without it")
+        clips = None
+        if args.clips:
+            from utils.event_files import StreamClips
+
+            clips = StreamClips(args.clips, file)
         commands = EventCommands(args.on_start and EventCommand(args.on_start, option="--on-start"),
                                  args.on_event and EventCommand(args.on_event))
         commands.report_to(printer.say)
 
         def on_event(event):
-            if table and not failures:
+            nonlocal table, clips
+            if table:
                 try:
                     table.write(file, [event])
                 except OSError as error:
-                    failures.append(f"{args.csv}: cannot be written any more ({error.strerror})")
-                    printer.failures(failures)
+                    tell(f"{args.csv}: cannot be written any more ({error.strerror})")
+                    table = None
+            if clips:
+                try:
+                    clips.write(event)
+                except ArtifactError as error:
+                    tell(f"{error}; no more clips are written")
+                    clips = None
             printer.event(file, event)  # last: a reader that does not read would keep the others waiting
 
-        yield on_event, failures, commands
+        yield on_event, failures, commands, clips.watch if clips else None
 
 
 def detect_stream(args, ensemble, printer):
     """Standard input: events are printed, written and acted on as they end. Returns ([record], number of failures)."""
-    with event_outputs(args, ensemble, printer, "-") as (on_event, table_failures, commands):
+    with event_outputs(args, ensemble, printer, "-") as (on_event, output_failures, commands, watch):
         def command_and_on_event(event):
             commands.ended(event)
             on_event(event)
 
-        record, failures = analyse("-", args, ensemble, command_and_on_event, commands.poll, not args.json, commands.begun)
+        record, failures = analyse("-", args, ensemble, command_and_on_event, commands.poll, not args.json, commands.begun, watch)
         commands.finish()
     printer.failures(failures)
     printer.record(record)
-    return [record], int(bool(failures or table_failures))
+    return [record], int(bool(failures or output_failures))
 
 
 def detect_live(args, ensemble, open_stream=None):
@@ -409,8 +428,11 @@ def detect_live(args, ensemble, open_stream=None):
     microphone = Microphone(args.live or None, open_stream or open_sounddevice)
     printer.begin(None)
     scored = ScoredWindows(args, ensemble)
-    with event_outputs(args, ensemble, printer, FILE) as (on_event, failures, commands):
-        record = listen(microphone, ensemble, args.settings, hop_samples(args), commands, on_event, scored.add, scored.watch)
+    with event_outputs(args, ensemble, printer, FILE) as (on_event, failures, commands, keep):
+        def watch(blocks):
+            return scored.watch(keep(blocks) if keep else blocks)
+
+        record = listen(microphone, ensemble, args.settings, hop_samples(args), commands, on_event, scored.add, watch)
     not_written = write_outputs(record, scored.writers(record))
     printer.failures([*record.get("warnings", ()), *not_written])
     printer.record(record)

@@ -47,12 +47,14 @@ class Clip:
 def audio_files(folder, on_error=None):
     """All audio files below `folder`, sorted; symbolic links to folders are not followed.
 
+    Names that begin with a dot are left out, as they are elsewhere: macOS writes some beside the real ones on other file systems.
     on_error: called with an OSError for each folder that cannot be read, `folder` itself or one below it.
     """
     found = []
     for base, folders, names in os.walk(folder, onerror=on_error):
         folders.sort()
-        found += [os.path.join(base, name) for name in sorted(names) if name.lower().endswith(AUDIO_EXTENSIONS)]
+        found += [os.path.join(base, name) for name in sorted(names)
+                  if name.lower().endswith(AUDIO_EXTENSIONS) and not name.startswith(".")]
     return found
 
 

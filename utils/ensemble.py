@@ -278,6 +278,8 @@ def load_ensemble(models_dir="models", names=MODEL_NAMES, device="auto", threads
     threads: batches of windows that utils.scan scores at the same time, each on one thread, so that no score depends on
     their number; None leaves the threads of torch as they are.
     """
+    if not os.path.isdir(models_dir):
+        raise ArtifactError(f"{models_dir}: no such folder of models")
     classical, files, reports, missing = {}, {}, {}, {}
     for name in names:
         try:

@@ -17,7 +17,7 @@ import subprocess
 import soundfile
 
 from utils.artifacts import ArtifactError, atomic_path, descriptor_of, is_special, writable
-from utils.audio import SAMPLE_RATE, AudioError, open_sound_file
+from utils.audio import SAMPLE_RATE, AudioError, RecentSamples, open_sound_file
 
 EVENT_COLUMNS = ("file", "start_s", "end_s", "duration_s", "probability", "votes")
 RAVEN_COLUMNS = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
@@ -26,6 +26,7 @@ SCORE_COLUMNS = ("start_s", "end_s", "peak_dbfs", "probability", "votes")
 AUDACITY_SUFFIX = ".audacity.txt"
 RAVEN_SUFFIX = ".selections.txt"  # Raven's own ending for selection tables
 CLIP_PADDING_S = 0.5
+MOST_HELD_S = 180.0  # of a stream, so that events can be cut out of it: a batch of windows, 50 s, is scored before one is told
 COPY_FRAMES = 65_536
 MAX_HEADER = 65_536  # characters
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -288,6 +289,30 @@ def without_clip(record, folder):
     """The record with those of its events whose clips are not in the folder."""
     return record | {"events": [event for event in record["events"]
                                 if not os.path.exists(os.path.join(folder, clip_name(record["file"], event["start_s"])))]}
+
+
+class StreamClips:
+    """Cuts each event of a stream out of what was heard last, as WAV: mono, 22,050 Hz, 16 bits.
+
+    Of an event that is longer than MOST_HELD_S, its end; whoever listens keeps no more of the sound than that.
+    """
+
+    def __init__(self, folder, file):
+        self.folder, self.name, self.recent = folder, "standard_input" if file == "-" else file, RecentSamples()
+
+    def watch(self, blocks):
+        """The same blocks, float32 mono at 22,050 Hz, each kept for a while before somebody gets it."""
+        for block in self.recent.remember(blocks):
+            self.recent.forget(self.recent.end / SAMPLE_RATE - MOST_HELD_S)
+            yield block
+
+    def write(self, event, padding_s=CLIP_PADDING_S):
+        """event: with the "time" at which it began, after which the clip is named. Returns the path; raises ArtifactError."""
+        path = os.path.join(self.folder, f"{self.name}_{event['time'].replace(':', '-')}.wav")
+        samples = self.recent.cut(max(0.0, event["start_s"] - padding_s), event["end_s"] + padding_s)
+        with writable(path), atomic_path(path) as temporary, ClipFile(temporary) as file:
+            soundfile.write(file, samples, SAMPLE_RATE, "PCM_16", format="WAV")
+        return path
 
 
 def write_clips(record, folder, padding_s=CLIP_PADDING_S):

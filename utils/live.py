@@ -1,8 +1,10 @@
 """Listen to a microphone: the same scan as for files, a meter on the terminal, and a command for each event."""
 
 import collections
+import difflib
 import os
 import queue
+import re
 import shlex
 import shutil
 import signal
@@ -25,6 +27,7 @@ QUEUE_S = 60  # seconds of sound that may wait when scoring falls behind; more i
 MAX_RUNNING = 4  # commands at a time
 MAX_WAITING = 100  # events whose command has not started yet
 COMMAND_TIMEOUT_S = 60
+FILLED_IN = ("start", "end", "probability", "votes", "time")  # between braces, in a command
 METER_FLOOR_DB = -60
 
 
@@ -153,6 +156,10 @@ class EventCommand:
             raise ValueError("the command is empty")
         if not shutil.which(self.words[0]):
             raise ValueError(f"no such program: {self.words[0]}")
+        for word in re.findall(r"{([a-z_]+)}", template):
+            meant = difflib.get_close_matches(word, FILLED_IN, n=1, cutoff=0.7)
+            if meant and word not in FILLED_IN:
+                raise ValueError(f"{{{word}}} is not filled in; is {{{meant[0]}}} meant?")
         self.max_running, self.timeout_s = max_running, timeout_s
         self.report = report or (lambda text: print(text, file=sys.stderr))
         self.waiting = collections.deque()
@@ -160,12 +167,11 @@ class EventCommand:
         self.started = self.failed = self.skipped = 0
 
     def arguments(self, event):
-        values = {"{start}": f"{event['start_s']:.3f}", "{end}": f"{event['end_s']:.3f}",
-                  "{probability}": f"{event['probability']:.4f}", "{votes}": str(event["votes"]),
-                  "{time}": event.get("time", "")}
+        values = (f"{event['start_s']:.3f}", f"{event['end_s']:.3f}", f"{event['probability']:.4f}", str(event["votes"]),
+                  event.get("time", ""))
         words = self.words
-        for name, value in values.items():  # not str.format: other braces, as in JSON, are the user's own
-            words = [word.replace(name, value) for word in words]
+        for name, value in zip(FILLED_IN, values):  # not str.format: other braces, as in JSON, are the user's own
+            words = [word.replace(f"{{{name}}}", value) for word in words]
         return words
 
     def __call__(self, event):

@@ -26,15 +26,18 @@ def build_parser(description, names):
                                      allow_abbrev=False)
     add = parser.add_argument_group("input").add_argument
     add("--file", nargs="+", action="extend", metavar="PATH", type=lambda path: path.removeprefix(MARK),
-        help="files, folders (searched recursively), or - for audio on standard input; without it, the bundled clips")
+        help="files, folders (searched recursively), or - for a WAV or raw samples on standard input; without it, the bundled "
+             "clips")
     add("--raw-rate", type=int, metavar="HZ", help="standard input is raw 16-bit little-endian samples of this rate")
     add("--raw-channels", type=int, metavar="N", help="interleaved channels of raw samples (default 1)")
     add("--live", nargs="?", const="", metavar="DEVICE",
         help="listen to a microphone until Ctrl-C: its number or part of its name, or the default one (needs sounddevice)")
 
     add = parser.add_argument_group("what counts as an event").add_argument
-    add("--threshold", type=float, metavar="P", help="probability from which a window fires (default: the vote decides)")
-    add("--min-votes", type=int, metavar="N", help="models that must say scream (default: the vote decides)")
+    add("--threshold", type=float, metavar="P",
+        help="probability from which a window fires, in place of the vote and of what stands out from its background, so that "
+             "less is found in noise; to miss less, try --second-look")
+    add("--min-votes", type=int, metavar="N", help="models that must say scream, in place of the same")
     add("--exit-threshold", type=float, metavar="P",
         help=f"an open event goes on down to this probability (default {EXIT_SHARE} times the threshold)")
     add("--no-contrast", action="store_true",
@@ -54,12 +57,12 @@ def build_parser(description, names):
     add("--csv", metavar="FILE", help="table with a row per event and the settings used")
     add("--audacity", action="store_true", help="write an Audacity label track beside each file")
     add("--raven", action="store_true", help="write a Raven selection table beside each file")
-    add("--clips", metavar="DIR", help="cut each event out as a WAV file into DIR")
+    add("--clips", metavar="DIR", help="cut each event out as a WAV file into DIR; of a stream mono, at 22,050 Hz")
     add("--scores", metavar="DIR", help="a table per file: each window's start and end, level, probability, votes, and what each "
         "model says")
     add("--plot", metavar="DIR", help="a picture per file: spectrogram, probabilities over time, events")
     add("--explain", metavar="DIR", help="a picture per event, of the ten most probable ones of a recording: what spoke for a "
-        "scream in its strongest window")
+        "scream in its strongest window; one of the strongest window where there is no event")
     add("--on-start", metavar="COMMAND", help="with --live or --file -: run COMMAND as soon as an event begins, filled in as "
         "for --on-event, the end as far as it is known")
     add("--on-event", metavar="COMMAND", help="with --live or --file -: run COMMAND when an event has ended; {start} {end} "
@@ -125,8 +128,8 @@ def parse_arguments(parser, argv=None):
             EventCommand(command)
         except ValueError as error:
             parser.error(f"{option}: {error}")
-    if streams and (args.audacity or args.raven or args.clips or args.explain):
-        parser.error("--audacity, --raven, --clips and --explain need files; save the sound to a file first")
+    if streams and (args.audacity or args.raven or args.explain):
+        parser.error("--audacity, --raven and --explain need files; save the sound to a file first")
     if args.resume and streams:
         parser.error("--resume goes on with files, not with standard input or the microphone")
     check_backend_options(parser, args)
@@ -142,8 +145,8 @@ def parse_arguments(parser, argv=None):
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if args.min_votes is not None and not 0 <= args.min_votes <= len(args.names):
-        parser.error(f"--min-votes must lie between 0 and {len(args.names)}")
+    if args.min_votes is not None and not 1 <= args.min_votes <= len(args.names):
+        parser.error(f"--min-votes must lie between 1 and {len(args.names)}")
     if args.no_contrast and (args.threshold is not None or args.min_votes is not None):
         parser.error("--no-contrast leaves the vote to decide alone; with --threshold or --min-votes those decide anyway")
     if args.second_look is None:

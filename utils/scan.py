@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, clean_window, cut_windows, without_offset
+from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_HOP, WINDOW_S, RecentSamples, clean_window, cut_windows, without_offset
 from utils.background_noise import noise_power, subtract_noise, subtract_own_noise
 from utils.ensemble import pool_looks, verdict_in_noise
 from utils.events import DEFAULT_SETTINGS, SAME_SOUND_S, STANDS_OUT_FROM, Background, EventDetector, background_of
@@ -108,36 +108,6 @@ def score_batch(batch, ensemble, hop):
         scored.append(ScoredWindow(start_s, end_s, core, 20 * np.log10(max(peak, 1e-6)), window_level(samples),
                                    probabilities[index], float(probability[index]), int(votes[index]), bool(verdict[index])))
     return scored
-
-
-class RecentSamples:
-    """The samples of a recording that may be asked for again, however its blocks come."""
-
-    def __init__(self):
-        self.blocks = collections.deque()  # (first sample, float32 [n]), oldest first
-        self.end = 0  # samples added so far
-
-    def add(self, block):
-        self.blocks.append((self.end, block))
-        self.end += len(block)
-
-    def remember(self, blocks):
-        """The same blocks, each added before somebody gets it."""
-        for block in blocks:
-            self.add(block)
-            yield block
-
-    def forget(self, before_s):
-        """Nothing before this moment will be asked for any more."""
-        first = round(before_s * SAMPLE_RATE)
-        while self.blocks and self.blocks[0][0] + len(self.blocks[0][1]) <= first:
-            self.blocks.popleft()
-
-    def cut(self, from_s, to_s):
-        """The samples between two moments, fewer where the recording begins or ends: float32 [n]."""
-        first, last = round(from_s * SAMPLE_RATE), round(to_s * SAMPLE_RATE)
-        parts = [block[max(0, first - begin) : max(0, last - begin)] for begin, block in self.blocks]
-        return np.concatenate(parts)
 
 
 def level_samples(recent, start_s, end_s):
