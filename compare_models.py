@@ -20,8 +20,9 @@ import threading
 import numpy as np
 
 from utils.artifacts import REPOSITORY, ArtifactError, check_output, make_folder, other_settings, read_json, run_stage
-from utils.comparison import (MEAN, VOTE, clip_scores, confused_classes, figure_rows, figures_of, file_sizes, mean_over_windows,
-                              plot_comparison, plot_transfer, refuse_seen_clips, score_rows, time_models, warn_of_few_clips)
+from utils.comparison import (MEAN, VOTE, clip_groups, clip_scores, confused_classes, figure_rows, figures_of, file_sizes,
+                              intervals_of, mean_over_windows, plot_comparison, plot_transfer, refuse_seen_clips, score_rows,
+                              time_models, warn_of_few_clips)
 from utils.dataset import FEATURES_CSV, SYNTHESISED, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
 from utils.evaluation import ranking_figures
@@ -36,6 +37,8 @@ SIDES = {"A": ("noise-of-life", "esc10", "baby-cry-detection"),
 STAGES = ("train_ml.py", "train_cnn.py", "train_cnn_mel.py", "train_cnn_lstm.py")
 CLIP_LEVEL = ("Clip level: clips, without silence at their ends, are ranked by the probability that main.py gives them "
               "(utils/ranking.py).")
+DEVELOPMENT = ("Figures of development: training, operating points and rules were chosen with a look at figures of these clips, "
+               "too (models/README.md, models/EXPERIMENTS.md).")
 TRANSFER_COLUMNS = ("roc_auc", "average_precision", "recall_at_1_fpr", "recall_at_5_fpr", "recall", "false_positive_rate")
 
 
@@ -154,10 +157,11 @@ def compare_test_split(args, windows, manifest):
              f"networks in {ensemble.runtime}")
     if ensemble.missing:
         title += f"; without {', '.join(ensemble.missing)}"
-    text = f"{title}\n\n" + markdown_table(header, table)
+    text = f"{title}\n\n" + markdown_table(header, table) + "\n" + intervals_of(clip_groups(windows, rows), [(label, scores)])
     print(text)
     write_csv(os.path.join(args.models, "comparison.csv"), header, table)
-    write_text(os.path.join(args.models, "comparison.md"), f"# Comparison of the models\n\n`python compare_models.py`, {text}")
+    write_text(os.path.join(args.models, "comparison.md"),
+               f"# Comparison of the models\n\n`python compare_models.py`, {text}\n{DEVELOPMENT}\n")
     plot_comparison(os.path.join(args.models, "comparison.png"), label, scores, title)
     print(f"wrote comparison.csv, comparison.md and comparison.png to {args.models}")
 
@@ -188,13 +192,14 @@ def transfer(args, windows, manifest):
     for train, test in directions:
         known = windows.group[np.isin(windows.source, SIDES[train])]  # a group may reach over collections: near copies
         rows = np.flatnonzero(np.isin(windows.source, SIDES[test]) & ~np.isin(windows.group, known))
-        runs, confused = [], None
+        runs, scored, confused = [], [], None
         for seed in range(args.seeds):
             ensemble = load_all_models(folder_of[train, seed], args.trust_models)
             probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
             label, scores = clip_scores(windows, rows, ensemble, probabilities)
             voted, _, _ = ensemble.combine(probabilities)
             runs.append(figures_of(label, scores) | {MEAN: ranking_figures(label, mean_over_windows(windows, rows, voted))})
+            scored.append((label, scores))
             confused = confused or confused_classes(windows, rows, scores[VOTE][0])
             drawn.setdefault(f"{train} → {test}", (label, scores))
         warn_of_few_clips(label, f"side {test}")
@@ -204,13 +209,14 @@ def transfer(args, windows, manifest):
         text.append(
             f"## Trained on {train}, tested on {test}\n\n{len(label)} clips, {label.sum()} of them screams; "
             f"{'median of ' + str(args.seeds) + ' seeds' if args.seeds > 1 else 'one seed'}.\n\n{markdown_table(header, table)}\n"
+            f"{intervals_of(clip_groups(windows, rows), scored)}\n"
             f"Most confused by the vote, clips above its 1 % false-positive level (seed 0): "
             + ", ".join(f"{name} ({above} of {n})" for name, above, n in confused) + ".\n")
     sides = "\n".join(f"- {side}: {', '.join(names)}" for side, names in SIDES.items())
     report = (f"# Transfer: whole collections held out\n\n`python compare_models.py --transfer --seeds {args.seeds}"
               f"{epochs_given(args)}`. "
               f"{CLIP_LEVEL} No clip of a tested collection was used for training, for stopping, or for the "
-              f"operating point.\n\n{sides}\n\n" + "\n".join(text))
+              f"operating point. {DEVELOPMENT}\n\n{sides}\n\n" + "\n".join(text))
     print(report)
     write_text(os.path.join(args.models, "transfer.md"), report)
     plot_transfer(os.path.join(args.models, "transfer.png"), drawn)
@@ -223,7 +229,7 @@ def cross_validate(args, windows, manifest):
     # the seed deals the folds: models of another one have seen clips of this test part
     folders = {os.path.join(args.work, f"folds-{k}", str(fold)): {"folds": k, "fold": fold, "seed": 0} for fold in range(k)}
     train_missing(args, folders, manifest["fingerprint"])
-    per_fold, labels, pooled, means = [], [], {}, []
+    per_fold, labels, groups, pooled, means = [], [], [], {}, []
     for fold, folder in enumerate(folders):
         rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold, seed=0) == "test")
         ensemble = load_all_models(folder, args.trust_models)
@@ -231,6 +237,7 @@ def cross_validate(args, windows, manifest):
         label, scores = clip_scores(windows, rows, ensemble, probabilities)
         per_fold.append(figures_of(label, scores)[VOTE])
         labels.append(label)
+        groups.append(clip_groups(windows, rows))
         means.append(mean_over_windows(windows, rows, ensemble.combine(probabilities)[0]))
         for name, (probability, verdict) in scores.items():
             pooled.setdefault(name, []).append((probability, verdict))
@@ -241,7 +248,8 @@ def cross_validate(args, windows, manifest):
     folds_header, folds_table = figure_rows({f"vote, fold {i}": figures for i, figures in enumerate(per_fold)})
     report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}{epochs_given(args)}`: {len(label)} clips, "
               f"{label.sum()} of them screams, each scored once by models that saw none of its group; scores of all folds "
-              f"pooled. {CLIP_LEVEL}\n\n" + markdown_table(header, table) + "\n" + markdown_table(folds_header, folds_table))
+              f"pooled. {CLIP_LEVEL} {DEVELOPMENT}\n\n" + markdown_table(header, table) + "\n"
+              + intervals_of(np.concatenate(groups), [(label, scores)]) + "\n" + markdown_table(folds_header, folds_table))
     print(report)
     write_text(os.path.join(args.models, "cross_validation.md"), report)
 

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from utils.artifacts import ArtifactError, atomic_path, check_output, library_versions, run_stage, write_json
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
 from utils.dataset import (AUDIO_EXTENSIONS, AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS,
-                           STFT_NPY, SYNTHESISED, check_seed, each_file_once, find_clips, fingerprint, group_identical_clips,
-                           join_near_copies, next_command, split_clips)
+                           STFT_NPY, SYNTHESISED, check_seed, check_table_replaceable, each_file_once, find_clips, fingerprint,
+                           group_identical_clips, join_near_copies, next_command, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.extraction import (describe_clip, describe_noisy, describe_scenes, describe_signal, describe_signal_again,
                               synthesised_clip)
@@ -247,8 +247,12 @@ def main(argv=None):
         raise ArtifactError("no clips here: give --audio DIR, or --download noise-of-life, or put "
                             f"{' or '.join(DEFAULT_FOLDERS[:2])} beside this script")
     clips = [clip for folder in folders for clip in find_clips(folder)]
-    for path in (*names.values(), os.path.join(args.data, MANIFEST)):
+    outputs = [*names.values(), os.path.join(args.data, MANIFEST)]
+    for path in outputs:
         check_output(path)
+    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
+        raise ArtifactError(f"{args.csv}: is the name of another artifact, too; name another file")
+    check_table_replaceable(args.csv)
     if args.download:
         clips += find_clips(download(args.download))
     clips = group_identical_clips(each_file_once(clips), args.jobs)

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from conftest import LAYOUTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -527,13 +528,53 @@ def test_synthesised_signals_are_for_training_only_whatever_is_held_out():
 
 @pytest.mark.parametrize(("content", "says"), [
     ("path,label\ncaf\xe9.wav,scream\n".encode("latin-1"), r"clips.csv is not in UTF-8: save it as CSV UTF-8"),
-    (b"label,path\nscream,a.wav\nnon_scream\n", r"clips.csv: row 2 lacks its path or its label"),
-    (b"path,label\n,scream\n", r"clips.csv: row 1 lacks its path or its label"),
+    (b"label,path\nscream,a.wav\nnon_scream\n", r"clips.csv: row 2 lacks one of path and label"),
+    (b"path,label\n,scream\n", r"clips.csv: row 1 lacks one of path and label"),
+    (b"path;label\na.wav;scream\n", r"clips.csv needs the columns path and label, with commas"),
+    (b"path,label\n" + b"a" * 200_000 + b",scream\n", r"clips.csv cannot be read as a table"),
+    (b"path,label\na\0.wav,scream\n", r"clips.csv"),
 ])
 def test_clips_csv_that_cannot_be_used_is_one_sentence(tmp_path, content, says):
     (tmp_path / "clips.csv").write_bytes(content)
     with pytest.raises(ArtifactError, match=says):
         find_clips(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    (b"filename,category\na.wav,dog\n", r"esc50.csv needs the columns filename, src_file and category"),
+    ("filename,src_file,category\ncaf\xe9.wav,1,dog\n".encode("latin-1"), r"esc50.csv is not in UTF-8"),
+    (b"filename,src_file,category\na.wav,1\n", r"esc50.csv: row 1 lacks one of"),
+])
+def test_an_esc50_table_that_cannot_be_used_is_one_sentence(tmp_path, content, says):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/esc50.csv").write_bytes(content)
+    with pytest.raises(ArtifactError, match=says):
+        find_clips(tmp_path)
+
+
+def test_an_esc50_table_that_excel_has_saved_is_read(tmp_path):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/esc50.csv").write_bytes("\ufefffilename,src_file,category\na.wav,17,dog\n".encode())
+    [clip] = find_clips(tmp_path)
+    assert (clip.path, clip.group, clip.sound_class) == (str(tmp_path / "audio/a.wav"), "esc-17", "dog")
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "thesis.txt", "data/cnn_labels.npy"])
+def test_stage_1_overwrites_nothing_but_its_own_table(tiny_data_set, tmp_path, name):
+    import extract_features
+
+    for label in ("scream", "non_scream"):
+        (tmp_path / "sounds" / label).mkdir(parents=True)
+        soundfile.write(tmp_path / f"sounds/{label}/1.wav", np.sin(np.arange(22_050) / 9), 22_050)
+    (tmp_path / "data").mkdir()
+    (tmp_path / name).write_bytes(b"path,label,group\na.wav,scream,1\n")
+    with pytest.raises(ArtifactError, match=r"something else than a feature table|the name of another artifact"):
+        extract_features.main(["--audio", str(tmp_path / "sounds"), "--csv", str(tmp_path / name), "--data",
+                               str(tmp_path / "data"), "--signals", "0", "--jobs", "1", "--no-augment"])
+    assert (tmp_path / name).read_bytes().startswith(b"path,label,group")
+    for _ in range(2):  # its own table it replaces
+        assert extract_features.main(["--audio", str(tmp_path / "sounds"), "--csv", str(tmp_path / "t.csv"), "--data",
+                                      str(tmp_path / "data"), "--signals", "0", "--jobs", "1", "--no-augment"]) == 0
 
 
 @pytest.mark.parametrize("options", [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from window_table import window_table
 
-from utils.evaluation import clip_figures, highest_window, ranking_figures, recall_at, verdict_figures
+from utils.evaluation import clip_figures, group_intervals, highest_window, ranking_figures, recall_at, verdict_figures
 
 
 def test_verdict_figures_of_ten_clips():
@@ -75,3 +75,42 @@ def test_clip_figures_count_clips_call_at_one_half_and_rank_as_recordings():
     figures = clip_figures(window_table(file, label, start_s=10 * start_s), probability)
     assert figures["roc_auc"] == 1 / 4  # ten seconds apart they do not change each other
     assert all(isinstance(v, (float, int, list)) for v in figures.values())  # goes into JSON
+
+
+def run_of(n_groups, per_group, recall, seed=0):
+    """(label, probability, verdict), group: half of the groups are screams, all clips of a group alike."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(n_groups) % 2
+    found = (label == 1) & (rng.permutation(n_groups) < recall * n_groups)
+    probability = np.where(found, 0.9, rng.uniform(0, 0.4, n_groups))
+    group = np.repeat(np.arange(n_groups), per_group)
+    return (label[group], probability[group], probability[group] > 0.5), group
+
+
+def test_an_interval_holds_the_figure_and_is_as_wide_as_the_groups_are_few():
+    widths = {}
+    for n_groups, per_group in ((400, 1), (400, 5), (20, 20)):
+        (label, probability, verdict), group = run_of(n_groups, per_group, 0.7)
+        intervals = group_intervals([(label, probability, verdict)], group)
+        low, high = intervals["recall"]
+        assert low <= verdict[label == 1].mean() <= high and intervals["false_positive_rate"] == (0, 0)
+        assert set(intervals) == {*ranking_figures(label, probability), "recall", "false_positive_rate"}
+        widths[n_groups, per_group] = high - low
+    assert widths[400, 5] == pytest.approx(widths[400, 1], abs=0.02), "five clips of a group tell no more than one"
+    assert widths[400, 1] == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / 200), rel=0.2)  # the normal approximation
+    assert widths[20, 20] > 3 * widths[400, 5]
+
+
+def test_the_median_of_three_trainings_has_the_interval_of_the_middle_one():
+    runs, group = zip(*(run_of(100, 2, recall) for recall in (0.5, 0.7, 0.9)))
+    middle = group_intervals([runs[1]], group[0])
+    of_three = group_intervals(runs, group[0])
+    assert of_three["recall"] == pytest.approx(middle["recall"], abs=0.03)
+
+
+def test_resamples_of_one_label_are_left_out():
+    label = np.array([1, 1, 0, 0])
+    right = [(label, label.astype(float), label == 1)]
+    for group in (label, np.zeros(4)):
+        intervals = group_intervals(right, group)
+        assert intervals.pop("false_positive_rate") == (0, 0) and set(intervals.values()) == {(1, 1)}

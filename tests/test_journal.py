@@ -2,6 +2,7 @@ import errno
 import fcntl
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ SETTINGS = {"threshold": 0.5, "models": {"svm": "ab12", "cnn": "cd34"}}
 
 @pytest.fixture
 def recordings(tmp_path):
-    """Three small files; a journal never looks into them."""
+    """Three small files."""
     paths = []
     for name in ("a.wav", "b.wav", "c.wav"):
         path = tmp_path / name
@@ -52,6 +53,52 @@ def test_changed_size_or_time_means_done_again(tmp_path, recordings):
     os.utime(recordings[1], ns=(1, 1))
     with Journal(tmp_path / "j", SETTINGS) as journal:
         assert [journal.find(path) is not None for path in recordings] == [False, False, True]
+
+
+@pytest.mark.parametrize("at", [0, 65_535, 500_000, 999_999])
+def test_another_recording_with_the_same_name_size_and_time_is_done_again(tmp_path, at):
+    """As recorders without a clock make on every card."""
+    path, content = str(tmp_path / "rec001.wav"), bytearray(1_000_000)
+    for _ in range(2):
+        pathlib.Path(path).write_bytes(content)
+        os.utime(path, ns=(1, 1))
+        with Journal(tmp_path / "j", SETTINGS) as journal:
+            assert journal.find(path) is None or at == 500_000, "in the middle it is not looked at"
+            journal.add(path, record_of(path))
+            assert journal.find(path) is not None
+        content[at] = 1
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_a_full_disk_ends_the_journal_but_not_the_run_and_leaves_it_whole(tmp_path, recordings, monkeypatch, short):
+    class Full:
+        """The journal's file where only 20 bytes more have room."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, content):
+            if short:
+                return self.file.write(content[:20])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    with Journal(tmp_path / "j", SETTINGS) as journal:
+        journal.add(recordings[0], record_of(recordings[0]))
+        assert journal.failure is None
+        file, journal.file = journal.file, Full(journal.file)
+        journal.add(recordings[1], record_of(recordings[1]))
+        assert journal.failure == (f"{tmp_path}/j: cannot be written any more (No space left on device); the run goes on "
+                                   "without it")
+        journal.file = file  # somebody has made room: nothing more is noted all the same
+        journal.add(recordings[2], record_of(recordings[2]))
+    with Journal(tmp_path / "j", SETTINGS) as journal:
+        assert [journal.find(path) is not None for path in recordings] == [True, False, False]
+        journal.add(recordings[1], record_of(recordings[1]))
+    with Journal(tmp_path / "j", SETTINGS) as journal:
+        assert [journal.find(path) is not None for path in recordings] == [True, True, False]
 
 
 def test_file_that_changed_during_its_analysis_is_done_again(tmp_path, recordings):

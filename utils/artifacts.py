@@ -110,14 +110,17 @@ def write_json(path, content):
 
 
 def read_json(path, made_by):
-    """Read a JSON artifact; ArtifactError names `made_by`, the command that makes it."""
+    """Read a JSON artifact, a dict; ArtifactError names `made_by`, the command that makes it."""
     try:
         with open(path) as file:
-            return json.load(file)
+            content = json.load(file)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing: run {made_by} first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise ArtifactError(f"{path} is damaged ({error}): run {made_by} again") from None
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path} is damaged (it holds no JSON object): run {made_by} again")
+    return content
 
 
 def training_settings(report):
@@ -194,6 +197,16 @@ def open_closed_streams():
     sys.stdin = sys.stdin or open(os.devnull)
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", "") == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a file name that is no text must not end a run
+
+
+def lead_nowhere(stream):
+    """Let a standard stream that cannot be written end nowhere, with what it still holds, which exit would try again."""
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+        stream.flush()
 
 
 def interrupt(signal_number, _):

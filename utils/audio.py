@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from utils.artifacts import AudioError
+from utils.artifacts import AudioError, lead_nowhere
 from utils.features import frame_rms
 from utils.signal_settings import HOP, MAX_GAIN, QUIET_PEAK, SAMPLE_RATE, TRIM_DB, WINDOW, WINDOW_HOP, WINDOW_S  # noqa: F401
 
@@ -245,7 +245,10 @@ def resample_blocks(blocks, rate):
 
 
 def print_warning(sentence):
-    print(f"warning: {sentence}", file=sys.stderr)
+    try:
+        print(f"warning: {sentence}", file=sys.stderr)
+    except OSError:
+        lead_nowhere(sys.stderr)  # nobody is left to be told
 
 
 def damage_of(name, decoded_s):

@@ -329,7 +329,7 @@ def detect_files(inputs, args, ensemble, printer):
     """Files one after another, or several at a time: (records with what the summary needs, number of failed files)."""
     from tqdm import tqdm
 
-    records, n_failed = [], 0
+    records, n_failed, told = [], 0, False
     journal = open_journal(args, ensemble, len(inputs))
     with journal or contextlib.nullcontext():
         if len(inputs) == 1 and not inputs[0][1] and not journal and args.backend == "local":
@@ -341,9 +341,13 @@ def detect_files(inputs, args, ensemble, printer):
             printer.failures(failures)
             printer.record(record)
             n_failed += bool(failures)
+            if journal and journal.failure and not told:
+                printer.failures([journal.failure])
+                n_failed, told = n_failed + 1, True
             records.append({key: record[key] for key in ("file", "duration_s", "events") if key in record})
         if args.csv:
-            from utils.event_files import first_row, write_csv
+            from utils.event_files import write_csv
+            from utils.tables import first_row
 
             if any("duration_s" in record for record in records) or not first_row(args.csv):
                 write_csv(args.csv, records, result_settings(args, ensemble))

@@ -12,7 +12,7 @@ from utils.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio, trim_sile
 from utils.calibration import log_odds
 from utils.dataset import EXTRACT, HOW_TO_GROUP, MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
-from utils.evaluation import highest_window, ranking_figures, verdict_figures
+from utils.evaluation import group_intervals, highest_window, ranking_figures, verdict_figures
 from utils.figures import empty_figure, import_seaborn, save_figure
 from utils.noise_level import NOISE_FILE
 from utils.ranking import PARTS, RecordingProbability
@@ -171,6 +171,21 @@ def figures_of(label, scores):
     """{model: all its figures} from clip_scores."""
     return {name: verdict_figures(label, verdict) | ranking_figures(label, probability)
             for name, (probability, verdict) in scores.items()}
+
+
+def clip_groups(windows, rows):
+    """Per clip, sorted by file, its group: [n_clips]."""
+    _, first = np.unique(windows.file[rows], return_index=True)
+    return windows.group[rows][first]
+
+
+def intervals_of(group, runs):
+    """A sentence with 95 % intervals of the vote's figures. group: [n_clips]; runs: what clip_scores returns, per training."""
+    label = runs[0][0]
+    intervals = group_intervals([(label, *scores[VOTE]) for label, scores in runs], group)
+    figures = ", ".join(f"{COLUMNS[name]} {low:.3f} to {high:.3f}" for name, (low, high) in intervals.items())
+    return (f"95 % intervals of the vote (bootstrap over whole groups; the {label.sum()} screams are of "
+            f"{len(set(group[label == 1]))} groups): {figures}.\n")
 
 
 def confused_classes(windows, rows, ranked, most=5):

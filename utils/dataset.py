@@ -14,6 +14,7 @@ import numpy as np
 
 from utils.artifacts import ArtifactError, read_json, sha256_of
 from utils.features import FEATURE_NAMES, SIGNAL_SETTINGS
+from utils.tables import first_row
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au",
                     ".m4a", ".aac", ".mp4", ".webm", ".mkv", ".mov", ".wma", ".3gp")  # this line through ffmpeg
@@ -66,18 +67,29 @@ def group_from_name(name):
     return f"{re.sub(r'[0-9]+', '', stem).strip(' _-.()').lower()}-{block}"
 
 
-def find_described_clips(folder):
-    """Clips of a folder with a clips.csv (columns path, label; optional source, group, sound_class)."""
+def read_clip_table(path, columns):
+    """Rows [{column: text}] of a CSV file that describes clips, each of `columns` filled in. Raises ArtifactError."""
     try:
-        with open(os.path.join(folder, "clips.csv"), newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
             rows = list(csv.DictReader(file))
     except UnicodeDecodeError:
-        raise ArtifactError(f"{folder}/clips.csv is not in UTF-8: save it as CSV UTF-8") from None
-    if not rows or not {"path", "label"} <= rows[0].keys():
-        raise ArtifactError(f"{folder}/clips.csv needs the columns path and label")
+        raise ArtifactError(f"{path} is not in UTF-8: save it as CSV UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise ArtifactError(f"{path} cannot be read as a table ({error})") from None
+    named = f"{', '.join(columns[:-1])} and {columns[-1]}"
+    if not rows or not set(columns) <= rows[0].keys():
+        raise ArtifactError(f"{path} needs the columns {named}, with commas between them")
     for number, row in enumerate(rows, start=1):
-        if not row["path"] or not row["label"]:
-            raise ArtifactError(f"{folder}/clips.csv: row {number} lacks its path or its label")
+        if not all(row[column] for column in columns):
+            raise ArtifactError(f"{path}: row {number} lacks one of {named}")
+        if any("\0" in (row[column] or "") for column in columns):
+            raise ArtifactError(f"{path}: row {number} holds a zero byte")
+    return rows
+
+
+def find_described_clips(folder):
+    """Clips of a folder with a clips.csv (columns path, label; optional source, group, sound_class)."""
+    rows = read_clip_table(f"{folder}/clips.csv", ("path", "label"))
     name = os.path.basename(os.path.abspath(folder))
     others = sorted({str(row["label"]) for row in rows} - {"scream", "non_scream"})
     if others:
@@ -97,11 +109,9 @@ def find_described_clips(folder):
 
 def find_esc50_clips(folder):
     """Clips of ESC-50 as its owner ships it: every clip non_scream, the Freesound id is the group."""
-    with open(os.path.join(folder, "meta", "esc50.csv"), newline="") as file:
-        return [
-            Clip(os.path.join(folder, "audio", row["filename"]), "non_scream", "esc50", f"esc-{row['src_file']}", row["category"])
-            for row in csv.DictReader(file)
-        ]
+    rows = read_clip_table(f"{folder}/meta/esc50.csv", ("filename", "src_file", "category"))
+    return [Clip(os.path.join(folder, "audio", row["filename"]), "non_scream", "esc50", f"esc-{row['src_file']}", row["category"])
+            for row in rows]
 
 
 def find_labelled_tree(folder):
@@ -333,7 +343,10 @@ class Windows:
 
 
 def read_manifest(data_dir):
-    manifest = read_json(os.path.join(data_dir, MANIFEST), EXTRACT)
+    path = os.path.join(data_dir, MANIFEST)
+    manifest = read_json(path, EXTRACT)
+    if not isinstance(manifest.get("files"), dict) or "fingerprint" not in manifest:
+        raise ArtifactError(f"{path} does not describe the artifacts of stage 1: run {EXTRACT} again")
     if manifest.get("settings") != SIGNAL_SETTINGS:
         raise ArtifactError(f"{data_dir} was made with other signal settings: run {EXTRACT} again")
     return manifest
@@ -350,6 +363,13 @@ def check_size(path, manifest):
         raise ArtifactError(f"{path} is not among the files that {EXTRACT} wrote: {', '.join(manifest['files'])}")
     if size != expected:
         raise ArtifactError(f"{path} is not the file that {EXTRACT} wrote ({size} bytes, not {expected}): run it again")
+
+
+def check_table_replaceable(path):
+    """Raise ArtifactError unless a feature table may replace what is at `path`: nothing, or such a table."""
+    there = first_row(path)
+    if there and there[:3] != ["file", "label", FEATURE_NAMES[0]]:
+        raise ArtifactError(f"{path}: holds something else than a feature table; name another file")
 
 
 def read_windows(csv_path, manifest=None):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import multiprocessing
 import os
 import sys
@@ -61,7 +62,11 @@ def read_verified(models_dir, name):
     report = read_json(json_path, command)
     if not os.path.isfile(path):
         raise ArtifactError(f"{path} is missing: run {command} first")
-    if not isinstance(report, dict) or not {"model", "sha256", "settings", "calibration", "versions"} <= report.keys():
+    calibration = report.get("calibration")
+    if (not {"model", "sha256"} <= report.keys() or not isinstance(calibration, dict)
+            or not all(isinstance(report.get(name), dict) for name in ("settings", "versions"))
+            or not all(isinstance(calibration.get(name), (int, float)) and math.isfinite(calibration[name])
+                       for name in ("threshold", "slope"))):
         raise ArtifactError(f"{json_path} does not describe a model: run {command} again")
     with open(path, "rb") as file:
         content = file.read()  # once: what is checked is what is loaded
@@ -85,7 +90,10 @@ def load_classical(models_dir, name, trust_unlisted):
     if made_with != installed:
         raise ArtifactError(f"{path} was made with scikit-learn {made_with}, installed is {installed}: "
                             "install that version or run python train_ml.py")
-    return joblib.load(io.BytesIO(content)), report
+    try:
+        return joblib.load(io.BytesIO(content)), report
+    except Exception as error:  # what a pickle can raise has no end
+        raise ArtifactError(f"{path} cannot be unpickled ({type(error).__name__}): run python train_ml.py again") from None
 
 
 def choose_torch_device(device, threads):

@@ -29,6 +29,30 @@ def ranking_figures(label, score):
             "recall_at_1_fpr": recall_at(label, score, 0.01), "recall_at_5_fpr": recall_at(label, score, 0.05)}
 
 
+def group_intervals(runs, group, resamples=1000, seed=0):
+    """How far the figures of clips may be by chance: {figure: (low, high)}, 95 % intervals by bootstrap over whole groups.
+
+    Clips of one recording or contributor are no independent tests: groups are drawn with replacement, with all of their clips.
+    runs: [(label, probability, verdict)], each [n_clips], of the same clips by models of one or several trainings, whose median
+    counts. group: [n_clips]. Resamples without clips of both labels are left out.
+    """
+    rng, drawn = np.random.default_rng(seed), []
+    members = [np.flatnonzero(group == name) for name in np.unique(group)]
+    for _ in range(resamples):
+        clips = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
+        if len(set(runs[0][0][clips])) < 2:
+            continue
+        figures = [ranking_figures(label[clips], probability[clips]) | recall_and_false_positives(label[clips], verdict[clips])
+                   for label, probability, verdict in runs]
+        drawn.append({name: np.median([run[name] for run in figures]) for name in figures[0]})
+    return {name: tuple(np.percentile([one[name] for one in drawn], [2.5, 97.5])) for name in drawn[0]} if drawn else {}
+
+
+def recall_and_false_positives(label, verdict):
+    """Recall and false-positive rate of verdicts [n], both labels present."""
+    return {"recall": float(verdict[label == 1].mean()), "false_positive_rate": float(verdict[label == 0].mean())}
+
+
 def verdict_figures(label, verdict):
     """Accuracy, precision, recall, F1, MCC, false-positive rate and confusion matrix [[tn, fp], [fn, tp]] of verdicts [n]."""
     matrix = confusion_matrix(label, verdict, labels=[0, 1])

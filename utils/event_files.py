@@ -16,8 +16,9 @@ import subprocess
 
 import soundfile
 
-from utils.artifacts import ArtifactError, atomic_path, descriptor_of, is_special, writable
+from utils.artifacts import ArtifactError, atomic_path, descriptor_of, writable
 from utils.audio import SAMPLE_RATE, AudioError, RecentSamples, open_sound_file
+from utils.tables import first_row
 
 EVENT_COLUMNS = ("file", "start_s", "end_s", "duration_s", "probability", "votes")
 RAVEN_COLUMNS = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
@@ -28,7 +29,6 @@ RAVEN_SUFFIX = ".selections.txt"  # Raven's own ending for selection tables
 CLIP_PADDING_S = 0.5
 MOST_HELD_S = 180.0  # of a stream, so that events can be cut out of it: a batch of windows, 50 s, is scored before one is told
 COPY_FRAMES = 65_536
-MAX_HEADER = 65_536  # characters
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,18 +56,6 @@ def csv_line(values):
     line = io.StringIO()
     csv.writer(line).writerow(values)
     return line.getvalue()
-
-
-def first_row(path):
-    """The first row of a CSV file [cells], None if nothing is there or in it. Raises ArtifactError."""
-    if is_special(path) or not os.path.exists(path):  # a pipe or a device holds nothing
-        return None
-    try:
-        with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
-            line = file.readline(MAX_HEADER)  # of another file, the first line may be anything
-        return next(csv.reader([line])) if line else None
-    except (OSError, csv.Error) as error:
-        raise ArtifactError(f"{path}: cannot be read as a table ({error})") from None
 
 
 def check_replaceable(path):

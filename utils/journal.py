@@ -1,14 +1,16 @@
 """A journal of finished files, so that a killed run goes on where it stopped (--resume).
 
-JSON lines, append-only: first the settings, then one line per finished file with its path, size, modification time
-and record. A line counts once its line break is there, so a kill in the middle of a write costs one file at most.
+JSON lines, append-only: first the settings, then one line per finished file with its path, size, modification time, a hash of
+its ends and its record. A line counts once its line break is there, so a kill in the middle of a write costs one file at most.
 One run at a time: where the system can, an open journal is locked, which ends with the process, however it ends.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 
 from utils.artifacts import ArtifactError
 
@@ -18,6 +20,7 @@ except ImportError:  # Windows
     fcntl = None
 
 FORMAT = 1
+END_BYTES = 65_536
 FIRST_BYTES = b'{"journal": '
 
 
@@ -27,12 +30,21 @@ def fingerprint_of(settings):
 
 
 def identify(path):
-    """[size in bytes, modification time in ns] of a file; [-1, 0] if there is none."""
+    """[size in bytes, modification time in ns, hash of its first and last 64 kB] of a file; [-1, 0, ""] if there is none.
+
+    Recorders without a clock give files of one length the same names and times on every card.
+    """
     try:
         info = os.stat(path)
+        ends = hashlib.sha256()
+        if stat.S_ISREG(info.st_mode):
+            with open(path, "rb") as file:
+                ends.update(file.read(END_BYTES))
+                file.seek(max(file.tell(), info.st_size - END_BYTES))
+                ends.update(file.read(END_BYTES))
     except (OSError, ValueError):  # ValueError: a name no file can have
-        return [-1, 0]
-    return [info.st_size, info.st_mtime_ns]
+        return [-1, 0, ""]
+    return [info.st_size, info.st_mtime_ns, ends.hexdigest()]
 
 
 def differing_settings(ours, theirs):
@@ -90,7 +102,7 @@ class Journal:
         self.done = {}  # path -> (identity, record)
         self.identities = {}  # path -> identity when the analysis began
         header = {"journal": FORMAT, "fingerprint": fingerprint_of(settings), "settings": settings}
-        self.file = None
+        self.file, self.failure = None, None
         try:
             self.file = open_locked(path)
             sound = self.read(header, resume)
@@ -123,7 +135,14 @@ class Journal:
         return sound
 
     def write(self, line):
-        self.file.write(json.dumps(line).encode() + b"\n")  # one write: a kill never leaves two halves
+        """Append a line, whole: a kill never leaves two halves, nor does a full disk (OSError)."""
+        content, end = json.dumps(line).encode() + b"\n", self.file.seek(0, os.SEEK_END)
+        try:
+            if self.file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            self.file.truncate(end)
+            raise
 
     def find(self, path):
         """Record of `path` if it was analysed and the file is unchanged since, else None. Notes what it is like now.
@@ -142,9 +161,16 @@ class Journal:
         self.done.pop(path, None)
 
     def add(self, path, record):
-        """Note that `path` is finished. The identity is that of find(): a file that changed meanwhile is done again."""
+        """Note that `path` is finished. The identity is that of find(): a file that changed meanwhile is done again.
+
+        A journal that cannot be written any more ends no run: self.failure then says so, and nothing more is noted.
+        """
         identity = self.identities.pop(path, None) or identify(path)
-        self.write({"path": path, "identity": identity, "record": record})
+        try:
+            if not self.failure:
+                self.write({"path": path, "identity": identity, "record": record})
+        except OSError as error:
+            self.failure = f"{self.path}: cannot be written any more ({error.strerror}); the run goes on without it"
         self.done[path] = (identity, record)
 
     def close(self):

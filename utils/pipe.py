@@ -71,7 +71,10 @@ def read_wav_header(stream):
         if chunk[:4] == b"ds64" and size >= 16:  # of RF64: the size of the samples where 32 bits do not hold it
             long_size = int.from_bytes(body[8:16], "little")
         if chunk[:4] == b"fmt " and size >= 16:
-            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
+            tag, channels, rate, _, frame_bytes, bits = struct.unpack("<HHIIHH", body[:16])
+            if frame_bytes != channels * bits // 8:
+                raise AudioError(f"{STREAM_NAME}: WAV with {bits} bits in other containers is not supported; convert it with "
+                                 "ffmpeg -f wav -")
             if tag == 0xFFFE and size >= 26:  # extensible: the real tag opens the sub-format
                 tag = int.from_bytes(body[24:26], "little")
             layout = tag, bits, channels, rate

@@ -1,11 +1,10 @@
 """What people and programs read: JSON lines or a report on standard output, everything else on standard error."""
 
-import contextlib
 import json
 import os
 import sys
 
-from utils.artifacts import ArtifactError
+from utils.artifacts import ArtifactError, lead_nowhere
 
 LONG_REPORTS = 5  # so many files are reported in full, more of them in one line each
 BAR, TIMELINE = 20, 60  # characters
@@ -54,13 +53,6 @@ def clock(seconds):
     minutes, rest = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
-
-
-def lead_nowhere(stream):
-    """Let a standard stream that cannot be written end nowhere, with what it still holds, which exit would try again."""
-    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
-        stream.flush()
 
 
 class Printer:
@@ -112,8 +104,6 @@ class Printer:
         try:
             self.write(shown(text), sys.stderr)
         except OSError:
-            if not self.goes_on:
-                raise
             lead_nowhere(sys.stderr)  # nobody is left to be told
 
     def failures(self, sentences):

@@ -3,6 +3,7 @@
 import ast
 import copy
 import functools
+import io
 import math
 import os
 import time
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from utils.artifacts import (ArtifactError, atomic_path, check_evaluated, check_output, library_versions, read_json, sha256_of,
-                             write_json)
+                             writable, write_json)
 from utils.augmentation import CONDITIONS, noisy_copies, random_scenes
 from utils.calibration import fit_calibration, probability_of
 from utils.dataset import (MEL_NPY, SPLITS, STFT_NPY, add_split_options, check_split_options, choose_split, read_manifest,
@@ -249,8 +250,10 @@ def update_average(average, network, keep):
 
 
 def save_state(path, state):
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        torch.save(state, file)  # to a file object: given a path, torch writes its name into the file
+    content = io.BytesIO()  # given a path, torch writes its name into the file; and it makes of a full disk an error of its own
+    torch.save(state, content)
+    with writable(path), atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(content.getbuffer())
 
 
 def cuda_random_state(device):
