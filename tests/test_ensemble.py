@@ -1,5 +1,6 @@
 """The vote with known answers, and models that are loaded only when they are what their papers say."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -242,6 +243,27 @@ def test_damaged_json_is_one_sentence(models, name, content):
     else:
         path.write_bytes(content)
     assert "python train_" in only_missing(models, name)
+
+
+@pytest.mark.parametrize("name", ["svm", "cnn"])
+@pytest.mark.parametrize("change", [{"settings": []}, {"versions": []}, {"calibration": {}}, {"calibration": None},
+                                    {"calibration": {"threshold": float("nan"), "slope": 1.0}},
+                                    {"calibration": {"threshold": "1", "slope": 1.0}}], ids=repr)
+def test_json_of_another_shape_is_one_sentence(models, name, change):
+    edit_json(path_of(models, name, ".json"), lambda report: report.update(change))
+    assert "does not describe a model" in only_missing(models, name)
+
+
+def test_a_folder_that_is_not_there_is_named_once(tmp_path):
+    with pytest.raises(ArtifactError, match=r"nowhere: no such folder of models"):
+        load_ensemble(tmp_path / "nowhere")
+
+
+def test_a_pickle_that_is_none_is_one_sentence_even_when_it_is_trusted(models):
+    content = b"this is no pickle"
+    path_of(models, "svm").write_bytes(content)
+    edit_json(path_of(models, "svm", ".json"), lambda report: report.update(sha256=hashlib.sha256(content).hexdigest()))
+    assert "cannot be unpickled" in only_missing(models, "svm", trust_unlisted=True)
 
 
 @pytest.mark.parametrize("name", ["svm", "cnn"])

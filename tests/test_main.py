@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from stand_in import StandIn
 from test_scan import scene
 
 import main as main_script
-from utils import command_line, ensemble, events, live
+from utils import command_line, ensemble, events, journal, live
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE, WINDOW_HOP, WINDOW_S, read_audio
 from utils.command_line import run
@@ -680,6 +681,68 @@ def test_resume_gives_the_same_lines_without_scoring_again(capfd, tmp_path, monk
     assert again.n_scored == first.n_scored / 3
 
 
+@pytest.mark.parametrize("broken", ["utils.scan.scan", "utils.event_files.write_audacity"])
+def test_what_nobody_foresaw_ends_no_run(capfd, tmp_path, monkeypatch, broken):
+    """A mistake of ours in one recording, or in one output of it: the others are analysed, and the sentence says whose it is."""
+    module, name = broken.rsplit(".", 1)
+    works = getattr(sys.modules[module], name)
+
+    def fail_once(*words, **options):
+        if failing:
+            failing.pop()
+            raise ZeroDivisionError("by zero")
+        return works(*words, **options)
+
+    failing = [True]
+    monkeypatch.setattr(broken, fail_once)
+    for name in "ab":
+        write_scene(tmp_path / f"{name}.wav")
+    status, records, err = detect_json(capfd, "--file", tmp_path, "--audacity")
+    assert status == 1 and len(records) == 2 and records[1]["verdict"] == "scream"
+    assert f"error: {tmp_path}/a.wav: unexpected ZeroDivisionError (by zero)" in err
+    assert ("error" in records[0]) == (broken == "utils.scan.scan") and (tmp_path / "b.wav.audacity.txt").exists()
+
+
+def test_a_recording_whose_outputs_failed_is_done_again(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_scene(tmp_path / "a.wav")
+    (tmp_path / "a.wav.audacity.txt").mkdir()
+    first, again = StandIn(), StandIn()
+    assert detect_json(capfd, "--file", "a.wav", "--resume", "--audacity", ensemble=first)[0] == 1
+    (tmp_path / "a.wav.audacity.txt").rmdir()
+    assert detect_json(capfd, "--file", "a.wav", "--resume", "--audacity", ensemble=again)[0] == 0
+    assert first.n_scored == again.n_scored > 0 and (tmp_path / "a.wav.audacity.txt").read_text()
+
+
+def test_a_journal_on_a_full_disk_is_said_once_and_ends_nothing(capfd, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        write_scene(tmp_path / f"{name}.wav")
+    add = journal.Journal.add
+    monkeypatch.setattr(journal.Journal, "add",
+                        lambda self, *words: (monkeypatch.setattr(self, "write", full), add(self, *words)))
+    status, records, err = detect_json(capfd, "--file", "a.wav", "b.wav", "c.wav", "--csv", "t.csv")
+    assert status == 1 and [record["verdict"] for record in records] == ["scream"] * 3
+    assert err.count("t.csv.journal: cannot be written any more (No space left on device)") == 1
+    assert len((tmp_path / "t.csv").read_text().splitlines()) > 3
+
+
+@needs_a_full_disk
+@pytest.mark.parametrize("content", [b"", b"RIFF"])
+def test_where_nobody_can_be_told_the_others_are_analysed(tmp_path, content):
+    """Standard error on a full disk: of a file that cannot be read nothing can be said there."""
+    (tmp_path / "a.wav").write_bytes(content)
+    write_scene(tmp_path / "b.wav")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "main.py", "--json", "--file", str(tmp_path)], cwd=REPOSITORY,
+                              stdout=subprocess.PIPE, stderr=full, text=True)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1 and "error" in first and "verdict" in second
+
+
 def test_a_resumed_run_draws_lost_explanations_again(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_scene(tmp_path / "a.wav")
@@ -956,7 +1019,9 @@ def trained_models():
 def test_first_command_of_a_newcomer(trained_models):
     done = python("main.py")
     assert done.returncode == 0, done.stderr
-    assert "synthesised" in done.stdout and "of 6 votes" in done.stdout and "models loaded in" in done.stdout
+    assert "synthesised" in done.stdout and "models loaded in" in done.stdout
+    assert re.findall(r"^  (SCREAM|no scream) .* (\d) of 6 votes", done.stdout, re.M) == [
+        ("SCREAM", "5"), ("no scream", "3"), ("no scream", "0")], "scream, siren and speech, as the README shows them"
 
 
 def test_file_pipe_and_jobs_agree_with_the_trained_models(trained_models, tmp_path):

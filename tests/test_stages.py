@@ -47,6 +47,18 @@ def run_well(folder, script, *options):
     return finished
 
 
+def test_a_file_name_that_is_no_text_ends_no_stage(tmp_path):
+    for label in ("scream", "non_scream"):
+        folder = tmp_path / os.fsdecode(b"caf\xe9") / label
+        folder.mkdir(parents=True)
+        soundfile.write(os.fsencode(folder / "1.wav"), np.sin(np.arange(22_050) / 9), 22_050, format="WAV")
+    command = [sys.executable, str(REPOSITORY / "extract_features.py"), "--audio", os.fsdecode(b"caf\xe9"), "--jobs", "1",
+               "--signals", "0", "--no-augment", "--csv", os.fsdecode(b"\xe9.csv")]
+    finished = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True,
+                              env=os.environ | {"PYTHONIOENCODING": "utf-8"})
+    assert finished.returncode == 0 and "\\udce9.csv" in finished.stdout, finished.stderr
+
+
 @pytest.fixture(scope="module")
 def folder(tiny_data_set, tmp_path_factory):
     """A working folder with two collections as their owners ship them, where stage 1 has run with its defaults."""

@@ -287,7 +287,7 @@ def load_ensemble(models_dir="models", names=MODEL_NAMES, device="auto", threads
     their number; None leaves the threads of torch as they are.
     """
     if not os.path.isdir(models_dir):
-        raise ArtifactError(f"{models_dir}: no such folder of models")
+        raise ArtifactError(f"{models_dir}: no such folder of models; python train_ml.py and the other training scripts make one")
     classical, files, reports, missing = {}, {}, {}, {}
     for name in names:
         try:

@@ -135,14 +135,10 @@ class Journal:
         return sound
 
     def write(self, line):
-        """Append a line, whole: a kill never leaves two halves, nor does a full disk (OSError)."""
-        content, end = json.dumps(line).encode() + b"\n", self.file.seek(0, os.SEEK_END)
-        try:
-            if self.file.write(content) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            self.file.truncate(end)
-            raise
+        """Append a line at once: a kill never leaves two halves. What a full disk leaves (OSError) counts for nothing, as the last."""
+        content = json.dumps(line).encode() + b"\n"
+        if self.file.write(content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def find(self, path):
         """Record of `path` if it was analysed and the file is unchanged since, else None. Notes what it is like now.
