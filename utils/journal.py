@@ -135,7 +135,7 @@ class Journal:
         return sound
 
     def write(self, line):
-        """Append a line at once: a kill never leaves two halves. What a full disk leaves (OSError) counts for nothing, as the last."""
+        """Append a line at once: a kill never leaves two halves. What a full disk leaves (OSError) counts for nothing."""
         content = json.dumps(line).encode() + b"\n"
         if self.file.write(content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
