@@ -21,8 +21,8 @@ import numpy as np
 
 from utils.artifacts import REPOSITORY, ArtifactError, check_output, make_folder, other_settings, read_json, run_stage
 from utils.comparison import (MEAN, VOTE, clip_groups, clip_scores, confused_classes, figure_rows, figures_of, file_sizes,
-                              intervals_of, mean_over_windows, plot_comparison, plot_transfer, refuse_seen_clips, score_rows,
-                              time_models, warn_of_few_clips)
+                              has_learned_copy, intervals_of, mean_over_windows, plot_comparison, plot_transfer, read_copies,
+                              refuse_seen_clips, score_rows, time_models, warn_of_few_clips, without_copies)
 from utils.dataset import FEATURES_CSV, SYNTHESISED, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
 from utils.evaluation import ranking_figures
@@ -54,6 +54,8 @@ def parse_arguments(argv=None):
     parser.add_argument("--work", default="checkpoints", metavar="DIR",
                         help="models of --transfer and --cross-validate (default %(default)s)")
     parser.add_argument("--epochs", type=int, help="with either: epochs of the networks (default: as the stage scripts)")
+    parser.add_argument("--copies", metavar="CSV", help="a table of clips that hold the same sound, from python analyze_audio.py "
+                        "--dataset --listen: another row says what the vote does without those of which a copy was learned from")
     parser.add_argument("--jobs", type=int, default=1,
                         help="with either: stage scripts that train at the same time (default %(default)s)")
     add_trust_option(parser)
@@ -148,11 +150,12 @@ def compare_test_split(args, windows, manifest):
     label, scores = clip_scores(windows, rows, ensemble, probabilities)
     warn_of_few_clips(label, "the test split")
     figures = figures_of(label, scores)
+    copied = has_learned_copy(windows, rows, np.flatnonzero(windows.split != "test"), read_copies(args.copies))
     milliseconds, sizes = time_models(ensemble, windows, args.data, manifest, rows), file_sizes(args.models, ensemble.names)
     for name in ensemble.names:
         figures[name] |= {"ms_per_window": milliseconds[name], "file_mb": sizes[name]}
     figures[VOTE] |= {"ms_per_window": sum(milliseconds.values()), "file_mb": sum(sizes.values())}
-    header, table = figure_rows(figures)
+    header, table = figure_rows(figures | without_copies(label, scores, copied))
     title = (f"test split: {len(label)} clips, {label.sum()} of them screams; no group of clips is in training and test; "
              f"networks in {ensemble.runtime}")
     if ensemble.missing:
@@ -188,17 +191,19 @@ def transfer(args, windows, manifest):
                  for train, _ in directions for seed in range(args.seeds)}
     train_missing(args, {folder: {"sources": list(SIDES[train]), "seed": seed} for (train, seed), folder in folder_of.items()},
                   manifest["fingerprint"])
-    text, drawn = [], {}
+    text, drawn, copies = [], {}, read_copies(args.copies)
     for train, test in directions:
         known = windows.group[np.isin(windows.source, SIDES[train])]  # a group may reach over collections: near copies
         rows = np.flatnonzero(np.isin(windows.source, SIDES[test]) & ~np.isin(windows.group, known))
+        copied = has_learned_copy(windows, rows, np.flatnonzero(np.isin(windows.source, SIDES[train])), copies)
         runs, scored, confused = [], [], None
         for seed in range(args.seeds):
             ensemble = load_all_models(folder_of[train, seed], args.trust_models)
             probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
             label, scores = clip_scores(windows, rows, ensemble, probabilities)
             voted, _, _ = ensemble.combine(probabilities)
-            runs.append(figures_of(label, scores) | {MEAN: ranking_figures(label, mean_over_windows(windows, rows, voted))})
+            runs.append(figures_of(label, scores) | {MEAN: ranking_figures(label, mean_over_windows(windows, rows, voted))}
+                        | without_copies(label, scores, copied))
             scored.append((label, scores))
             confused = confused or confused_classes(windows, rows, scores[VOTE][0])
             drawn.setdefault(f"{train} → {test}", (label, scores))
@@ -229,9 +234,12 @@ def cross_validate(args, windows, manifest):
     # the seed deals the folds: models of another one have seen clips of this test part
     folders = {os.path.join(args.work, f"folds-{k}", str(fold)): {"folds": k, "fold": fold, "seed": 0} for fold in range(k)}
     train_missing(args, folders, manifest["fingerprint"])
-    per_fold, labels, groups, pooled, means = [], [], [], {}, []
+    per_fold, labels, groups, pooled, means, copied = [], [], [], {}, [], []
+    copies = read_copies(args.copies)
     for fold, folder in enumerate(folders):
-        rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold, seed=0) == "test")
+        split = choose_split(windows, folds=k, fold=fold, seed=0)
+        rows = np.flatnonzero(split == "test")
+        copied.append(has_learned_copy(windows, rows, np.flatnonzero(split != "test"), copies))
         ensemble = load_all_models(folder, args.trust_models)
         probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
         label, scores = clip_scores(windows, rows, ensemble, probabilities)
@@ -244,7 +252,8 @@ def cross_validate(args, windows, manifest):
     label = np.concatenate(labels)
     warn_of_few_clips(label, "the table")
     scores = {name: tuple(np.concatenate(parts) for parts in zip(*runs)) for name, runs in pooled.items()}
-    header, table = figure_rows(figures_of(label, scores) | {MEAN: ranking_figures(label, np.concatenate(means))})
+    header, table = figure_rows(figures_of(label, scores) | {MEAN: ranking_figures(label, np.concatenate(means))}
+                                | without_copies(label, scores, np.concatenate(copied)))
     folds_header, folds_table = figure_rows({f"vote, fold {i}": figures for i, figures in enumerate(per_fold)})
     report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}{epochs_given(args)}`: {len(label)} clips, "
               f"{label.sum()} of them screams, each scored once by models that saw none of its group; scores of all folds "
