@@ -19,11 +19,11 @@ from window_table import window_table
 
 from utils.artifacts import ArtifactError
 from utils.comparison import (VOTE, StoredClip, clip_scores, confused_classes, figure_rows, figures_of, file_sizes,
-                              mean_over_windows, plot_comparison, refuse_seen_clips, reliability, score_rows,
-                              warn_of_few_clips)
+                              has_learned_copy, mean_over_windows, plot_comparison, read_copies, refuse_seen_clips,
+                              reliability, score_rows, warn_of_few_clips, without_copies)
 from utils.audio import SAMPLE_RATE, WINDOW, WINDOW_S, clean_window, read_audio, trim_silence
 from utils.background_noise import subtract_own_noise
-from utils.dataset import Clip, read_windows
+from utils.dataset import Clip, choose_split, read_windows
 from utils.ensemble import MODEL_FILES, combine
 from utils.extraction import describe_clip
 from utils.features import describe_window
@@ -451,3 +451,56 @@ def test_cross_validation_takes_models_of_its_own_folds_and_all_six(tmp_path, mo
             compare_models.cross_validate(args, windows, {"fingerprint": "f"})
     assert trusted == [False, True]
     assert list(asked.values()) == [{"folds": 3, "fold": fold, "seed": 0} for fold in range(3)]  # a seed deals the folds
+
+
+def test_cross_validation_tests_each_clip_once_by_models_of_the_fold_that_held_it_out(tmp_path, monkeypatch, capsys):
+    import compare_models
+
+    tested, copies = [], tmp_path / "copies.csv"
+    windows = read_windows(write_artifacts(tmp_path) / "audio_features.csv")
+    held_out = [choose_split(windows, folds=3, fold=fold, seed=0) == "test" for fold in range(3)]
+    files = [windows.file[rows][0] for rows in held_out]  # of the first two folds one clip each is a copy of the other
+    copies.write_text(f"file,label,copy\n{files[0]},scream,{files[1]}\n{files[1]},scream,nowhere.wav\n")
+
+    def score(folder, windows, data_dir, manifest, rows):
+        tested.append((folder, rows))
+        return np.random.default_rng(0).random((len(rows), 3))
+
+    class Named(ThreeModels):
+        def __init__(self, folder):
+            self.folder = folder
+
+    monkeypatch.setattr(compare_models, "train_missing", lambda *_: None)
+    monkeypatch.setattr(compare_models, "load_all_models", lambda folder, trust: Named(folder))
+    monkeypatch.setattr(compare_models, "score_rows", lambda ensemble, *words: score(ensemble.folder, *words))
+    args = compare_models.parse_arguments(["--cross-validate", "3", "--models", str(tmp_path), "--work", "w",
+                                           "--copies", str(copies)])
+    compare_models.cross_validate(args, windows, {"fingerprint": "f"})
+    for fold, (folder, rows) in enumerate(tested):
+        assert folder == os.path.join("w", "folds-3", str(fold)) and rows.tolist() == np.flatnonzero(held_out[fold]).tolist()
+    report = (tmp_path / "cross_validation.md").read_text()
+    assert "\n| vote, 2 copies left out | " in report and "95 % intervals of the vote" in report
+    assert "copies left out" not in capsys.readouterr().err
+
+
+def test_a_clip_whose_copy_was_learned_from_is_left_out(tmp_path):
+    windows = windows_of([(name, int(name in "ac"), "s", "c") for name in "aabbccdd"])
+    rows, learned = np.arange(6), np.array([6, 7])
+    for pairs, copied in (([], [0, 0, 0]), ([("d", "a")], [1, 0, 0]), ([("b", "d"), ("c", "x")], [0, 1, 0]),
+                          ([("a", "b")], [0, 0, 0])):
+        assert has_learned_copy(windows, rows, learned, pairs).tolist() == copied, "of what was learned from, not of each other"
+    label, probability = np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.4, 0.1])
+    scores = {"svm": None, VOTE: (probability, probability > 0.5)}
+    assert without_copies(label, scores, np.zeros(4, bool)) == {}
+    [(name, figures)] = without_copies(label, scores, np.array([0, 1, 0, 0]) == 1).items()
+    assert name == "vote, 1 copies left out"
+    assert (figures["roc_auc"], figures["recall"], figures["false_positive_rate"]) == (1, 0.5, 0)
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", None])
+def test_no_table_of_copies_is_one_sentence(tmp_path, content):
+    if content:
+        (tmp_path / "copies.csv").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"copies\.csv: is no table of copies .*analyze_audio\.py --dataset --listen"):
+        read_copies(tmp_path / "copies.csv")
+    assert read_copies(None) == []
