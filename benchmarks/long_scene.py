@@ -20,6 +20,7 @@ import time
 
 import numpy as np
 import soundfile
+from scipy.stats import chi2
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, REPOSITORY)
@@ -232,6 +233,12 @@ def first_minute(path, folder):
     return minute
 
 
+def poisson_interval(number):
+    """95 % interval of the expected number where `number` independent events were counted (Garwood 1936): (low, high)."""
+    low = chi2.ppf(0.025, 2 * number) / 2 if number else 0.0
+    return low, chi2.ppf(0.975, 2 * number + 2) / 2
+
+
 def markdown(result, truth, measured=None):
     """The table, as text. measured: dict of what scan() gave for the scene and for its first minute, or None."""
     def seconds(value):
@@ -239,10 +246,12 @@ def markdown(result, truth, measured=None):
 
     levels = ", ".join(f"{found} of {n} at {name}" for name, (found, n) in result["found_by_level"].items())
     within = seconds(result["onset_error_p90_s"])
+    low, high = (number / truth["duration_s"] * 3600 for number in poisson_interval(result["false_alarms"]))
     rows = [("recording", f"{truth['duration_s'] / 3600:.2f} h, seed {truth['seed']}"),
             ("screams found", f"{result['found']} of {result['screams']} ({levels})"),
             ("onset error, median", f"{seconds(result['onset_error_median_s'])} (90 % within {within})"),
-            ("false alarms per hour", f"{result['false_alarms_per_hour']:.2f} ({result['false_alarms']} in all)")]
+            ("false alarms per hour", f"{result['false_alarms_per_hour']:.2f} ({result['false_alarms']} in all; by chance "
+             f"{low:.1f} to {high:.1f})")]
     if measured:
         rows += [("scan", f"{measured['seconds']:.0f} s, {truth['duration_s'] / measured['seconds']:.0f} times real time"),
                  ("peak memory", f"{measured['memory_mb']:.0f} MB; {measured['minute_mb']:.0f} MB for its first minute")]

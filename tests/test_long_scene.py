@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from scipy.stats import poisson
 
 from utils.artifacts import ArtifactError
 from utils.audio import SAMPLE_RATE
@@ -147,7 +148,8 @@ def test_comparison_with_the_truth():
     assert long_scene.markdown(result, truth) == (
         "| what | figure |\n|---|---|\n| recording | 2.00 h, seed 5 |\n"
         "| screams found | 3 of 4 (1 of 2 at 0-10 dB, 2 of 2 at 10-20 dB) |\n"
-        "| onset error, median | 0.50 s (90 % within 0.82 s) |\n| false alarms per hour | 1.00 (2 in all) |\n")
+        "| onset error, median | 0.50 s (90 % within 0.82 s) |\n"
+        "| false alarms per hour | 1.00 (2 in all; by chance 0.1 to 3.6) |\n")
 
 
 def test_no_event_at_all():
@@ -196,3 +198,10 @@ def test_wrong_inputs_are_one_sentence(tmp_path, material):
     (tmp_path / "f.csv").write_text("file,label,split\na.wav,scream,train\n")
     with pytest.raises(ArtifactError, match="no screams in its test split"):
         long_scene.find_held_out_screams(str(tmp_path / "f.csv"))
+
+
+def test_the_interval_of_a_count_is_that_of_a_poisson_variable():
+    for number in (0, 1, 3, 37):
+        low, high = long_scene.poisson_interval(number)
+        assert poisson.sf(number - 1, low) == pytest.approx(0.025 if number else 1)
+        assert poisson.cdf(number, high) == pytest.approx(0.025)
