@@ -113,7 +113,7 @@ def analyse_recordings(args):
             picture = os.path.join(args.out, safe_name(path) + ".png")
             verdict = draw_stretch(path, read_stretch(path, args.start, args.duration), args.start, ensemble, picture)
             print(f"wrote {picture}" + (f" ({verdict})" if verdict else ""))
-        except AudioError as error:
+        except (AudioError, ArtifactError) as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)
     return int(failed)

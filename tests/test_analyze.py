@@ -206,6 +206,21 @@ def test_bare_table_needs_no_source(tiny_artifacts, tmp_path, capsys, drawn):
     assert "not given" in capsys.readouterr().out
 
 
+def test_a_picture_that_cannot_be_written_does_not_keep_the_next_one_back(tmp_path, monkeypatch, capsys):
+    def save_the_second(figure, path):
+        if not written:
+            written.append(None)
+            raise ArtifactError(f"{path}: cannot be written (No space left on device)")
+        written.append(path)
+
+    written = []
+    monkeypatch.setattr(analyze_audio, "save_figure", save_the_second)
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.sin(np.arange(22_050) / 9), 22_050)
+    assert analyze_audio.main(["--file", str(tmp_path), "--out", str(tmp_path), "--models", str(tmp_path)]) == 1
+    assert len(written) == 2 and "error: " in capsys.readouterr().err
+
+
 def test_clips_that_hold_the_same_sound_are_listed(tiny_artifacts, tmp_path, capsys):
     table = pd.read_csv(tiny_artifacts / "audio_features.csv").iloc[:6].assign(
         label=["scream", "non_scream"] * 3, file=[str(tmp_path / f"{name}.wav") for name in "abcdef"],

@@ -69,8 +69,9 @@ def test_old_file_survives_when_content_cannot_be_flushed(old_file, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         write_json(old_file, {"a": 1})
+    assert caught.value.filename == str(old_file), "which the system does not say"
     assert old_file.read_text() == "old"
     assert os.listdir(old_file.parent) == ["table.csv"]
 

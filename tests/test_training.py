@@ -274,6 +274,19 @@ def test_checkpoint_of_other_data_is_not_continued(made, tmp_path, monkeypatch, 
     assert "of other settings or data" in capsys.readouterr().out
 
 
+def test_a_checkpoint_that_is_something_else_is_not_continued(made, tmp_path, capsys):
+    torch.save([1], tmp_path / ".cnn_checkpoint.pth")
+    train(made, tmp_path, "--epochs", "1")
+    assert "of other settings or data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wanted, taken", [("float32", "float32"), ("bfloat16", "bfloat16 mixed precision"), ("auto", "made up")])
+def test_the_precision_that_is_asked_for_is_taken_and_named(made, tmp_path, monkeypatch, wanted, taken):
+    monkeypatch.setattr(training, "faster_precision", lambda device: "made up")
+    train(made, tmp_path, "--epochs", "1", "--precision", wanted)
+    assert json.loads((tmp_path / "cnn_model.json").read_text())["training"]["precision"] == taken
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 torn"])
 def test_damaged_checkpoint_is_not_continued(made, tmp_path, capsys, content):
     (tmp_path / ".cnn_checkpoint.pth").write_bytes(content)

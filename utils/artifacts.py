@@ -74,9 +74,11 @@ def atomic_path(path):
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp made it private
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = path  # of a full disk the system names no file
         raise
 
 

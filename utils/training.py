@@ -386,7 +386,7 @@ def resume(path, settings, network, average, optimiser, schedule, batches, devic
     except Exception as error:  # torch raises many types for a damaged file
         print(f"checkpoint {path} is damaged ({type(error).__name__}): starting afresh")
         return [], -math.inf, None, precision
-    if state["settings"] != repr(settings):
+    if not isinstance(state, dict) or state.get("settings") != repr(settings):
         print("the checkpoint is of other settings or data: starting afresh")
         return [], -math.inf, None, precision
     network.load_state_dict(state["network"])
