@@ -72,9 +72,10 @@ def parse_arguments(argv=None):
     return args
 
 
-def epochs_given(args):
-    """How a report names --epochs: a quick look must not read as the published figures."""
-    return f" --epochs {args.epochs}" if args.epochs else ""
+def options_given(args):
+    """How a report names --epochs, for a quick look must not read as the published figures, and --copies."""
+    epochs = f" --epochs {args.epochs}" if args.epochs else ""
+    return epochs + (f" --copies {os.path.basename(args.copies)}" if args.copies else "")
 
 
 def is_trained(path, wanted):
@@ -164,7 +165,7 @@ def compare_test_split(args, windows, manifest):
     print(text)
     write_csv(os.path.join(args.models, "comparison.csv"), header, table)
     write_text(os.path.join(args.models, "comparison.md"),
-               f"# Comparison of the models\n\n`python compare_models.py`, {text}\n{DEVELOPMENT}\n")
+               f"# Comparison of the models\n\n`python compare_models.py{options_given(args)}`, {text}\n{DEVELOPMENT}\n")
     plot_comparison(os.path.join(args.models, "comparison.png"), label, scores, title)
     print(f"wrote comparison.csv, comparison.md and comparison.png to {args.models}")
 
@@ -219,7 +220,7 @@ def transfer(args, windows, manifest):
             + ", ".join(f"{name} ({above} of {n})" for name, above, n in confused) + ".\n")
     sides = "\n".join(f"- {side}: {', '.join(names)}" for side, names in SIDES.items())
     report = (f"# Transfer: whole collections held out\n\n`python compare_models.py --transfer --seeds {args.seeds}"
-              f"{epochs_given(args)}`. "
+              f"{options_given(args)}`. "
               f"{CLIP_LEVEL} No clip of a tested collection was used for training, for stopping, or for the "
               f"operating point. {DEVELOPMENT}\n\n{sides}\n\n" + "\n".join(text))
     print(report)
@@ -255,7 +256,7 @@ def cross_validate(args, windows, manifest):
     header, table = figure_rows(figures_of(label, scores) | {MEAN: ranking_figures(label, np.concatenate(means))}
                                 | without_copies(label, scores, np.concatenate(copied)))
     folds_header, folds_table = figure_rows({f"vote, fold {i}": figures for i, figures in enumerate(per_fold)})
-    report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}{epochs_given(args)}`: {len(label)} clips, "
+    report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}{options_given(args)}`: {len(label)} clips, "
               f"{label.sum()} of them screams, each scored once by models that saw none of its group; scores of all folds "
               f"pooled. {CLIP_LEVEL} {DEVELOPMENT}\n\n" + markdown_table(header, table) + "\n"
               + intervals_of(np.concatenate(groups), [(label, scores)]) + "\n" + markdown_table(folds_header, folds_table))
