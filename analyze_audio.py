@@ -199,6 +199,8 @@ def analyse_data_set(args):
         pairs["near_copies.csv"] = copies_in_other_groups(windows), "sound nearly the same"
         if args.listen:
             pairs["copies.csv"] = same_sounds_in_other_groups(windows), "hold the same sound"
+    elif args.listen:
+        print(f"note: {args.dataset} has no groups, so no clips of different groups are listed", file=sys.stderr)
     for name, (table_of_pairs, _) in pairs.items():
         paths[name] = os.path.join(args.out, f"dataset_{name}")
         table_of_pairs.to_csv(paths[name], index=False, encoding="utf-8", errors="surrogateescape")

@@ -141,7 +141,7 @@ def load_all_models(folder, trust):
     return ensemble
 
 
-def compare_test_split(args, windows, manifest):
+def compare_test_split(args, windows, manifest, copies=()):
     ensemble = load_ensemble(args.models, trust_unlisted=args.trust_models)
     for why in ensemble.missing.values():
         print(f"left out: {why}", file=sys.stderr)
@@ -151,7 +151,7 @@ def compare_test_split(args, windows, manifest):
     label, scores = clip_scores(windows, rows, ensemble, probabilities)
     warn_of_few_clips(label, "the test split")
     figures = figures_of(label, scores)
-    copied = has_learned_copy(windows, rows, np.flatnonzero(windows.split != "test"), read_copies(args.copies))
+    copied = has_learned_copy(windows, rows, np.flatnonzero(windows.split != "test"), copies)
     milliseconds, sizes = time_models(ensemble, windows, args.data, manifest, rows), file_sizes(args.models, ensemble.names)
     for name in ensemble.names:
         figures[name] |= {"ms_per_window": milliseconds[name], "file_mb": sizes[name]}
@@ -183,7 +183,7 @@ def check_sides(windows, features):
             raise ArtifactError(f"side {side} ({', '.join(names)}) needs clips of both labels in {features}; {here}")
 
 
-def transfer(args, windows, manifest):
+def transfer(args, windows, manifest, copies=()):
     """Train on side A, test on side B, and the other way round."""
     check_sides(windows, args.features)
     check_output(os.path.join(args.models, "transfer.md"))
@@ -192,7 +192,7 @@ def transfer(args, windows, manifest):
                  for train, _ in directions for seed in range(args.seeds)}
     train_missing(args, {folder: {"sources": list(SIDES[train]), "seed": seed} for (train, seed), folder in folder_of.items()},
                   manifest["fingerprint"])
-    text, drawn, copies = [], {}, read_copies(args.copies)
+    text, drawn = [], {}
     for train, test in directions:
         known = windows.group[np.isin(windows.source, SIDES[train])]  # a group may reach over collections: near copies
         rows = np.flatnonzero(np.isin(windows.source, SIDES[test]) & ~np.isin(windows.group, known))
@@ -228,7 +228,7 @@ def transfer(args, windows, manifest):
     plot_transfer(os.path.join(args.models, "transfer.png"), drawn)
 
 
-def cross_validate(args, windows, manifest):
+def cross_validate(args, windows, manifest, copies=()):
     """Every clip scored once by models that saw none of its group."""
     k = args.cross_validate
     check_output(os.path.join(args.models, "cross_validation.md"))
@@ -236,7 +236,6 @@ def cross_validate(args, windows, manifest):
     folders = {os.path.join(args.work, f"folds-{k}", str(fold)): {"folds": k, "fold": fold, "seed": 0} for fold in range(k)}
     train_missing(args, folders, manifest["fingerprint"])
     per_fold, labels, groups, pooled, means, copied = [], [], [], {}, [], []
-    copies = read_copies(args.copies)
     for fold, folder in enumerate(folders):
         split = choose_split(windows, folds=k, fold=fold, seed=0)
         rows = np.flatnonzero(split == "test")
@@ -268,12 +267,13 @@ def main(argv=None):
     args = parse_arguments(argv)
     manifest = read_manifest(args.data)
     windows = read_windows(args.features, manifest)
+    copies = read_copies(args.copies, windows.file)  # before anything is trained
     if args.transfer:
-        transfer(args, windows, manifest)
+        transfer(args, windows, manifest, copies)
     if args.cross_validate:
-        cross_validate(args, windows, manifest)
+        cross_validate(args, windows, manifest, copies)
     if not args.transfer and not args.cross_validate:
-        compare_test_split(args, windows, manifest)
+        compare_test_split(args, windows, manifest, copies)
     return 0
 
 

@@ -13,6 +13,7 @@ all of it was made from).
 import argparse
 import collections
 import csv
+import io
 import itertools
 import os
 import sys
@@ -270,8 +271,10 @@ def main(argv=None):
         warn_of_missing_parts(clips, splits)
         write_table(table, readable, clips, splits)
         labels = [int(clip.label == "scream") for clip, features, *_ in readable for _ in features]
+        content = io.BytesIO()  # to a file np.save writes by itself, and makes of a full disk an error of its own
+        np.save(content, np.array(labels, np.int64))
         with open(label_file, "wb") as file:
-            np.save(file, np.array(labels, np.int64))
+            file.write(content.getbuffer())
         to_augment = [] if args.no_augment else clips
         n_augmented = write_augmented(augmented, to_augment, args) + write_noisy(noise, to_augment, args)
         sizes = {os.path.basename(names[key]): os.path.getsize(path) for key, path in

@@ -76,6 +76,11 @@ def test_old_file_survives_when_content_cannot_be_flushed(old_file, monkeypatch)
     assert os.listdir(old_file.parent) == ["table.csv"]
 
 
+def test_an_error_with_words_of_its_own_keeps_them(old_file):
+    with pytest.raises(OSError, match="100 requested and 4 written"), atomic_path(old_file):
+        raise OSError("100 requested and 4 written")  # as numpy does
+
+
 def test_content_is_flushed_before_it_gets_its_name(old_file, monkeypatch):
     order, fsync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (order.append("flush"), fsync(handle)))

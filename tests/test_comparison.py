@@ -461,6 +461,7 @@ def test_cross_validation_tests_each_clip_once_by_models_of_the_fold_that_held_i
     held_out = [choose_split(windows, folds=3, fold=fold, seed=0) == "test" for fold in range(3)]
     files = [windows.file[rows][0] for rows in held_out]  # of the first two folds one clip each is a copy of the other
     copies.write_text(f"file,label,copy\n{files[0]},scream,{files[1]}\n{files[1]},scream,nowhere.wav\n")
+    pairs = read_copies(copies, windows.file)
 
     def score(folder, windows, data_dir, manifest, rows):
         tested.append((folder, rows))
@@ -475,7 +476,7 @@ def test_cross_validation_tests_each_clip_once_by_models_of_the_fold_that_held_i
     monkeypatch.setattr(compare_models, "score_rows", lambda ensemble, *words: score(ensemble.folder, *words))
     args = compare_models.parse_arguments(["--cross-validate", "3", "--models", str(tmp_path), "--work", "w",
                                            "--copies", str(copies)])
-    compare_models.cross_validate(args, windows, {"fingerprint": "f"})
+    compare_models.cross_validate(args, windows, {"fingerprint": "f"}, pairs)
     for fold, (folder, rows) in enumerate(tested):
         assert folder == os.path.join("w", "folds-3", str(fold)) and rows.tolist() == np.flatnonzero(held_out[fold]).tolist()
     report = (tmp_path / "cross_validation.md").read_text()
@@ -497,10 +498,17 @@ def test_a_clip_whose_copy_was_learned_from_is_left_out(tmp_path):
     assert (figures["roc_auc"], figures["recall"], figures["false_positive_rate"]) == (1, 0.5, 0)
 
 
-@pytest.mark.parametrize("content", [b"a,b\n1,2\n", None])
-def test_no_table_of_copies_is_one_sentence(tmp_path, content):
-    if content:
+@pytest.mark.parametrize("content, says", [
+    (b"a,b\n1,2\n", "is no table of copies, as python analyze_audio.py"), (b"", "is no table"), (None, "cannot be read"),
+    (b"file,copy\nx.wav,y.wav\n", "names none of the clips")])
+def test_no_table_of_copies_is_one_sentence_before_anything_is_trained(tmp_path, monkeypatch, content, says):
+    import compare_models
+
+    write_artifacts(tmp_path)
+    if content is not None:
         (tmp_path / "copies.csv").write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"copies\.csv: is no table of copies .*analyze_audio\.py --dataset --listen"):
-        read_copies(tmp_path / "copies.csv")
-    assert read_copies(None) == []
+    monkeypatch.setattr(compare_models, "train_missing", None)
+    with pytest.raises(ArtifactError, match=rf"copies\.csv: {says}"):
+        compare_models.main(["--cross-validate", "3", "--features", str(tmp_path / "audio_features.csv"), "--data",
+                             str(tmp_path / "data"), "--copies", str(tmp_path / "copies.csv")])
+    assert read_copies(None, []) == []

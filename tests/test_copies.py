@@ -65,5 +65,6 @@ def test_the_same_sounds_in_another_order_are_no_copy():
 @pytest.mark.parametrize("samples", [np.zeros(0), np.zeros(10), np.zeros(30_000), np.ones(1)],
                          ids=["nothing", "10 samples", "silence", "1 sample"])
 def test_recordings_without_landmarks_are_no_copies(samples):
+    assert shared_landmarks([]) == []
     marks = [landmarks(samples.astype(np.float32))] * 2
     assert shared_landmarks([*marks, landmarks(ORIGINAL)]) == []

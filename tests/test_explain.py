@@ -159,8 +159,9 @@ def test_a_picture_per_event_or_of_the_strongest_window(recording, training_feat
 def test_a_picture_that_is_gone_is_missed(recording, training_features, tmp_path):
     ensemble = ensemble_of(networks={"cnn": ListensTo(slice(33, 37), slice(0, 128))})
     events = [{"start_s": start_s, "end_s": start_s + 1, "probability": 0.8} for start_s in (2.0, 7.0)]
-    for record, n in (({"file": recording, "duration_s": 12.0, "events": events}, 2),
-                      ({"file": recording, "duration_s": 12.0, "events": []}, 1)):
+    silence = {"file": recording, "duration_s": 12.0, "events": [], "probability": 0.0}
+    assert not lacks_pictures(silence, str(tmp_path)), "there is none to be made"
+    for record, n in ((silence | {"events": events, "probability": 0.8}, 2), (silence | {"probability": 0.1}, 1)):
         folder = str(tmp_path / f"why [{n}]")
         assert lacks_pictures(record, folder)
         paths = explain_recording(record, ensemble, folder)

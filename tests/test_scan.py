@@ -406,6 +406,8 @@ def test_a_length_that_nobody_knows_means_until_the_end(tmp_path, long_size):
     (wav_header(0, 1, 1, 22_050, 16)[:30], "ends before its samples"),
     (wav_header(0, 1, 1, 22_050, 16), "holds no samples"),
     (wav_header(0, 85, 1, 22_050, 16), "format 85"),
+    (wav_header(0, 2, 1, 22_050, 4), "format 2 with 4 bits is not supported"),
+    (wav_header(0, 1, 1, 22_050, 24).replace(struct.pack("<HH", 3, 24), struct.pack("<HH", 4, 24)), "24 bits in other cont"),
     (wav_header(0, 1, 0, 22_050, 16), "0 channels"),
     (wav_header(0, 1, 1, 5, 16), "5 Hz"),
     (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "damaged WAV header"),

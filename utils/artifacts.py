@@ -77,7 +77,7 @@ def atomic_path(path):
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = path  # of a full disk the system names no file
         raise
 

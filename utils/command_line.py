@@ -317,16 +317,19 @@ def detect(args, ensemble=None, note=None):
     printer.threads(chosen_threads(args), args.jobs)
     loaded = time.perf_counter()
     if args.file == ["-"]:
-        records, n_failed = detect_stream(args, ensemble, printer)
+        records, n_failed, all_kept = detect_stream(args, ensemble, printer)
     else:
-        records, n_failed = detect_files(inputs, args, ensemble, printer)
+        records, n_failed, all_kept = detect_files(inputs, args, ensemble, printer)
     many = len(inputs) > 1 or args.file != [inputs[0][0]]
     printer.end(records, n_failed, loaded - began, time.perf_counter() - loaded, many=many and not note)
-    return 1 if n_failed or printer.lost else 0
+    return 0 if all_kept and not n_failed and not printer.lost else 1
 
 
 def detect_files(inputs, args, ensemble, printer):
-    """Files one after another, or several at a time: (records with what the summary needs, number of failed files)."""
+    """Files one after another, or several at a time: (records with what the summary needs, number of failed files, all_kept).
+
+    all_kept: whether the journal, if there is one, holds them all.
+    """
     from tqdm import tqdm
 
     records, n_failed, told = [], 0, False
@@ -343,7 +346,7 @@ def detect_files(inputs, args, ensemble, printer):
             n_failed += bool(failures)
             if journal and journal.failure and not told:
                 printer.failures([journal.failure])
-                n_failed, told = n_failed + 1, True
+                told = True
             records.append({key: record[key] for key in ("file", "duration_s", "events") if key in record})
         if args.csv:
             from utils.event_files import write_csv
@@ -355,7 +358,7 @@ def detect_files(inputs, args, ensemble, printer):
                 printer.say(f"{args.csv}: stays as it was, for no recording could be analysed")
         if journal and not args.resume:
             journal.remove()  # the run is complete; with --resume it stays, for files that are added later
-    return records, n_failed
+    return records, n_failed, not told
 
 
 @contextlib.contextmanager
@@ -386,7 +389,7 @@ def event_outputs(args, ensemble, printer, file):
         if args.clips:
             from utils.event_files import StreamClips
 
-            clips = StreamClips(args.clips, file)
+            clips = StreamClips(args.clips, file, args.settings.gap_s)
         commands = EventCommands(args.on_start and EventCommand(args.on_start, option="--on-start"),
                                  args.on_event and EventCommand(args.on_event))
         commands.report_to(printer.say)
@@ -411,7 +414,7 @@ def event_outputs(args, ensemble, printer, file):
 
 
 def detect_stream(args, ensemble, printer):
-    """Standard input: events are printed, written and acted on as they end. Returns ([record], number of failures)."""
+    """Standard input: events are printed, written and acted on as they end. Returns ([record], number of failures, all_kept)."""
     with event_outputs(args, ensemble, printer, "-") as (on_event, output_failures, commands, watch):
         def command_and_on_event(event):
             commands.ended(event)
@@ -421,7 +424,7 @@ def detect_stream(args, ensemble, printer):
         commands.finish()
     printer.failures(failures)
     printer.record(record)
-    return [record], int(bool(failures or output_failures))
+    return [record], int(bool(failures)), not output_failures
 
 
 def detect_live(args, ensemble, open_stream=None):

@@ -174,19 +174,24 @@ def figures_of(label, scores):
             for name, (probability, verdict) in scores.items()}
 
 
-def read_copies(path):
+def read_copies(path, known):
     """Pairs of files [(file, copy)] from a table of python analyze_audio.py --dataset --listen; path None: none are known.
 
-    Raises ArtifactError.
+    known: the files that there are, of which it must name some. Raises ArtifactError.
     """
     if path is None:
         return []
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as table:
-            return [(row["file"], row["copy"]) for row in csv.DictReader(table)]
-    except (OSError, KeyError, csv.Error) as error:
-        raise ArtifactError(f"{path}: is no table of copies ({error}): python analyze_audio.py --dataset --listen makes "
-                            "one") from None
+            rows = csv.DictReader(table)
+            if not {"file", "copy"} <= set(rows.fieldnames or ()):
+                raise ArtifactError(f"{path}: is no table of copies, as python analyze_audio.py --dataset --listen makes one")
+            pairs = [(row["file"], row["copy"]) for row in rows]
+    except (OSError, csv.Error) as error:
+        raise ArtifactError(f"{path}: cannot be read as a table ({error})") from None
+    if pairs and not {file for pair in pairs for file in pair} & set(known):
+        raise ArtifactError(f"{path}: names none of the clips tested here; make it from the same feature table")
+    return pairs
 
 
 def has_learned_copy(windows, rows, learned, copies):

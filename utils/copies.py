@@ -41,9 +41,13 @@ def landmarks(samples):
 def shared_landmarks(marks):
     """Pairs of recordings that share at least LEAST_SHARED landmarks at one delay: [(i, j, how many)], i < j.
 
+    Of a sound that more than TOO_COMMON recordings hold only some pairs are found, and the more recordings there are, the more
+    landmarks occur by chance: in tens of thousands of noise-like clips a copy of some seconds is lost.
     marks: the landmarks of each recording, in order. Delays that differ by one HOP count as one: spectra lie up to half of one
     off.
     """
+    if not marks:
+        return []
     owner = np.repeat(np.arange(len(marks)), [len(hashes) for hashes, _ in marks])
     hashes, times = (np.concatenate(parts) for parts in zip(*marks))
     order = np.argsort(hashes, kind="stable")  # recordings stay in their order

@@ -27,7 +27,8 @@ SCORE_COLUMNS = ("start_s", "end_s", "peak_dbfs", "probability", "votes")
 AUDACITY_SUFFIX = ".audacity.txt"
 RAVEN_SUFFIX = ".selections.txt"  # Raven's own ending for selection tables
 CLIP_PADDING_S = 0.5
-MOST_HELD_S = 180.0  # of a stream, so that events can be cut out of it: a batch of windows, 50 s, is scored before one is told
+MOST_HELD_S = 180.0  # of a stream, so that events can be cut out of it: a batch of windows, 50 s, is scored before one is told;
+# to that come the pauses that do not end an event
 COPY_FRAMES = 65_536
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -282,16 +283,18 @@ def without_clip(record, folder):
 class StreamClips:
     """Cuts each event of a stream out of what was heard last, as WAV: mono, 22,050 Hz, 16 bits.
 
-    Of an event that is longer than MOST_HELD_S, its end; whoever listens keeps no more of the sound than that.
+    Of an event of minutes, its end: no more of the sound is kept than held_s seconds.
     """
 
-    def __init__(self, folder, file):
+    def __init__(self, folder, file, gap_s):
+        """gap_s: as of utils.events.EventSettings, for so long an event is not told after its end."""
         self.folder, self.name, self.recent = folder, "standard_input" if file == "-" else file, RecentSamples()
+        self.held_s = MOST_HELD_S + gap_s
 
     def watch(self, blocks):
         """The same blocks, float32 mono at 22,050 Hz, each kept for a while before somebody gets it."""
         for block in self.recent.remember(blocks):
-            self.recent.forget(self.recent.end / SAMPLE_RATE - MOST_HELD_S)
+            self.recent.forget(self.recent.end / SAMPLE_RATE - self.held_s)
             yield block
 
     def write(self, event, padding_s=CLIP_PADDING_S):

@@ -206,7 +206,9 @@ def picture_path(folder, file, start_s):
 
 
 def lacks_pictures(record, folder):
-    """Whether a picture that explain_recording makes of a record is not in the folder."""
+    """Whether a picture that explain_recording makes of a record is not in the folder; none is made of silence."""
+    if record["probability"] == 0:
+        return False
     if not record["events"]:  # named after its strongest window, which the record does not tell
         return not glob.glob(glob.escape(os.path.join(folder, safe_name(record["file"]))) + "_*.png")
     return not all(os.path.exists(picture_path(folder, record["file"], start_s)) for start_s, _ in explained_stretches(record))

@@ -130,6 +130,8 @@ def parse_arguments(parser, argv=None):
             parser.error(f"{option}: {error}")
     if streams and (args.audacity or args.raven or args.explain):
         parser.error("--audacity, --raven and --explain need files; save the sound to a file first")
+    if args.clips and "-" in (args.file or ()) and args.file != ["-"]:
+        parser.error("--clips cuts standard input only on its own, with --file -")
     if args.resume and streams:
         parser.error("--resume goes on with files, not with standard input or the microphone")
     check_backend_options(parser, args)

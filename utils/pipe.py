@@ -72,11 +72,11 @@ def read_wav_header(stream):
             long_size = int.from_bytes(body[8:16], "little")
         if chunk[:4] == b"fmt " and size >= 16:
             tag, channels, rate, _, frame_bytes, bits = struct.unpack("<HHIIHH", body[:16])
-            if frame_bytes != channels * bits // 8:
-                raise AudioError(f"{STREAM_NAME}: WAV with {bits} bits in other containers is not supported; convert it with "
-                                 "ffmpeg -f wav -")
             if tag == 0xFFFE and size >= 26:  # extensible: the real tag opens the sub-format
                 tag = int.from_bytes(body[24:26], "little")
+            if tag in (1, 3) and frame_bytes and frame_bytes != channels * bits // 8:
+                raise AudioError(f"{STREAM_NAME}: WAV with {bits} bits in other containers is not supported; convert it with "
+                                 "ffmpeg -f wav -")
             layout = tag, bits, channels, rate
 
 

@@ -58,14 +58,14 @@ def clock(seconds):
 class Printer:
     """What a run says: JSON lines or a report on standard output, everything else on standard error.
 
-    Where a stream's events have another use, a table or a command, the loss of standard output ends nothing: it is said
-    once, and self.lost is true.
+    Where a stream's events have another use, a table, clips or a command, the loss of standard output ends nothing: it is
+    said once, and self.lost is true.
     """
 
     def __init__(self, args, ensemble, n_inputs):
         self.args, self.ensemble, self.long = args, ensemble, n_inputs <= LONG_REPORTS
         of_stream = args.live is not None or args.file == ["-"]
-        self.goes_on = of_stream and bool(args.csv or args.on_event or args.on_start)
+        self.goes_on = of_stream and bool(args.csv or args.clips or args.on_event or args.on_start)
         self.lost = False
         self.full, self.empty, self.line = drawing_characters(sys.stdout)
         if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show must not end the run
@@ -149,7 +149,7 @@ class Printer:
             self.out(f"event {self.event_line(event)}")
 
     def event_line(self, event):
-        """'7 s to 9 s   probability 0.41 ...', and 'stands out of the noise' where no majority made the event."""
+        """'7 s to 9 s   probability 0.41 ...', and 'stands out of the noise' where not even a second look has a majority."""
         line = f"{clock(event['start_s'])} to {clock(event['end_s'])}   {self.scores(event)}"
         twice, n_models = 2 * event["votes"], len(self.ensemble.names)
         voted = twice > n_models or (twice == n_models and event["probability"] >= 0.5)

@@ -322,7 +322,7 @@ def scan(blocks, ensemble, settings=DEFAULT_SETTINGS, hop=WINDOW_HOP, batch=BATC
         counts = fires or window.probability >= settings.exit_threshold
         limits = loud_limits(recent, window) if counts else window.core
         votes, probability = window.votes, window.probability
-        if fires and window.heard_again:  # an event tells the most probable look at its windows
+        if fires and window.heard_again:  # an event tells the highest of its windows, each as it is and as it was heard again
             votes, probability = max(votes, int(window.heard_again[1])), max(probability, float(window.heard_again[0]))
         keep(detector.add(*limits, votes, probability, verdict))
         if clock and detector.event:  # once for an event, so that its start and its end tell the same time
