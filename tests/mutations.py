@@ -23,6 +23,7 @@ TESTS = {  # module of utils -> options of pytest: the tests that guard it, with
              "or silence_of_minutes or second_look or alone or heard or recent_samples or looked_at_again "
              "or memory or look or loud_part or an_event_tells "
              "or start_of_an_event or long_enough or time_of_day or wait or early or hide or open"],
+    "audio": ["tests/test_scan.py", "-k", "second_look or recent_samples or memory or silence_of_minutes"],  # RecentSamples
     "background_noise": ["tests/test_background_noise.py"],
     "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
@@ -87,8 +88,7 @@ BREAKS = [  # module, line, what it becomes
     ("scan", "part[1] - part[0] >= shorter_than_s", "part[1] >= shorter_than_s"),
     ("scan", "part[1] - part[0] >= shorter_than_s", "part[1] - part[0] >= 1.0"),
     ("scan", "recent, ensemble, window, **PARTS))", "recent, ensemble, window))"),
-    ("scan", "samples = without_offset(recent.cut(window.start_s, window.end_s))",
-     "samples = recent.cut(window.start_s, window.end_s)"),
+    ("scan", "return without_offset(recent.cut(start_s, end_s))", "return recent.cut(start_s, end_s)"),
     ("scan", "part = loud_part(samples, most_db)", "part = loud_part(samples)"),
     ("ranking", "WINDOW_S / 2, ", "WINDOW_S / 1.9, "),
     ("ranking", "WINDOW_S / 2, ", "WINDOW_S / 2.1, "),
@@ -220,16 +220,14 @@ BREAKS = [  # module, line, what it becomes
     ("scan", "clean_window(loud_samples(samples))", "clean_window(samples)"),
     ("scan", "(window, subtract_noise(window, noise))", "(window, window)"),
     ("scan", "recent.cut(*background_of(judged_s))", "recent.cut(*background_of(judged_s + 5))"),
-    ("scan", "            self.add(block)\n", ""),
-    ("scan", "window = without_offset(recent.cut(start_s, start_s + WINDOW_S))",
-     "window = recent.cut(start_s, start_s + WINDOW_S)"),
+    ("audio", "            self.add(block)\n", ""),
     ("scan", "as_it_is if less_noise is None else less_noise", "less_noise"),
     ("scan", "        recent.forget(", "        (lambda _: None)("),
     ("scan", "if samples is not None]", "]"),
     ("scan", "second_look(self.recent, self.ensemble, window.start_s,", "second_look(self.recent, self.ensemble, 0.0,"),
-    ("scan", "block[max(0, first - begin) :", "block[max(0, first) :"),
-    ("scan", "+ len(self.blocks[0][1]) <= first", "<= first"),
-    ("scan", "        self.end += len(block)", "        self.end = len(block)"),
+    ("audio", "block[max(0, first - begin) :", "block[max(0, first) :"),
+    ("audio", "+ len(self.blocks[0][1]) <= first", "<= first"),
+    ("audio", "        self.end += len(block)", "        self.end = len(block)"),
     ("background_noise", "OVERSUBTRACTION = 4.0", "OVERSUBTRACTION = 1.0"),
     ("background_noise", "LEAST_GAIN_DB = -20.0", "LEAST_GAIN_DB = -40.0"),
     ("background_noise", "10 ** (LEAST_GAIN_DB / 10)", "10 ** (LEAST_GAIN_DB / 20)"),
