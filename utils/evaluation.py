@@ -2,7 +2,7 @@
 
 import numpy as np
 from sklearn.metrics import (accuracy_score, average_precision_score, confusion_matrix, f1_score, matthews_corrcoef,
-                             precision_score, recall_score, roc_auc_score)
+                             precision_score, roc_auc_score)
 
 from utils.ranking import recording_probabilities
 
@@ -49,18 +49,19 @@ def group_intervals(runs, group, resamples=1000, seed=0):
 
 
 def recall_and_false_positives(label, verdict):
-    """Recall and false-positive rate of verdicts [n], both labels present."""
-    return {"recall": float(verdict[label == 1].mean()), "false_positive_rate": float(verdict[label == 0].mean())}
+    """Recall and false-positive rate of verdicts [n]; 0 where there is no clip of that label."""
+    called = {name: verdict[label == of] for name, of in (("recall", 1), ("false_positive_rate", 0))}
+    return {name: float(verdicts.mean()) if len(verdicts) else 0.0 for name, verdicts in called.items()}
 
 
 def verdict_figures(label, verdict):
     """Accuracy, precision, recall, F1, MCC, false-positive rate and confusion matrix [[tn, fp], [fn, tp]] of verdicts [n]."""
-    matrix = confusion_matrix(label, verdict, labels=[0, 1])
+    rates = recall_and_false_positives(np.asarray(label), np.asarray(verdict))
     return {
         "accuracy": float(accuracy_score(label, verdict)), "precision": float(precision_score(label, verdict, zero_division=0)),
-        "recall": float(recall_score(label, verdict, zero_division=0)), "f1": float(f1_score(label, verdict, zero_division=0)),
-        "mcc": float(matthews_corrcoef(label, verdict)), "false_positive_rate": float(matrix[0, 1] / max(1, matrix[0].sum())),
-        "confusion_matrix": matrix.tolist(),
+        "recall": rates["recall"], "f1": float(f1_score(label, verdict, zero_division=0)),
+        "mcc": float(matthews_corrcoef(label, verdict)), "false_positive_rate": rates["false_positive_rate"],
+        "confusion_matrix": confusion_matrix(label, verdict, labels=[0, 1]).tolist(),
     }
 
 
