@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from utils.artifacts import ArtifactError, atomic_path, check_output, library_versions, run_stage, write_json
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
+from utils.copies import shared_landmarks
 from utils.dataset import (AUDIO_EXTENSIONS, AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS,
                            STFT_NPY, SYNTHESISED, check_seed, check_table_replaceable, each_file_once, find_clips, fingerprint,
                            group_identical_clips, join_near_copies, next_command, split_clips)
@@ -118,7 +119,7 @@ def described(clips, args):
 def write_spectrograms(clips, args, paths):
     """Describe every clip and every signal, and write both spectrogram files.
 
-    Returns ([(clip, features [n, 34], start_s [n], level_db [n])] of what could be read, failures).
+    Returns ([(clip, features [n, 34], start_s [n], level_db [n], landmarks)] of what could be read, failures).
     """
     readable, failures = [], []
     stft_file, mel_file = SpectrogramFile(paths["stft"]), SpectrogramFile(paths["mel"])
@@ -130,23 +131,25 @@ def write_spectrograms(clips, args, paths):
             failures.append(result)
             print(f"skipped: {result}", file=sys.stderr)
             continue
-        features, stft_db, mel_db, start_s, level_db = result
+        features, stft_db, mel_db, *of_clip = result
         stft_file.append(stft_db)
         mel_file.append(mel_db)
-        readable.append((clip, features, start_s, level_db))
+        readable.append((clip, features, *of_clip))
     stft_file.close()
     mel_file.close()
     return readable, failures
 
 
 def keep_copies_together(readable):
-    """Join the groups of clips in which windows sound nearly the same.
+    """Join the groups of clips in which windows sound nearly the same, or that hold the same sound from wherever on.
 
     Returns the clips that could be read, without the synthesised signals, and how many groups were joined.
     """
-    recorded = [(clip, features) for clip, features, _, _ in readable if clip.source != SYNTHESISED]
+    recorded, marks = zip(*[((clip, features), of_clip[-1]) for clip, features, *of_clip in readable
+                            if clip.source != SYNTHESISED])
+    copies = [(recorded[i][0].group, recorded[j][0].group) for i, j, _ in shared_landmarks(marks)]
     joined = join_near_copies([clip.group for clip, features in recorded for _ in features],
-                              np.concatenate([features for _, features in recorded]))
+                              np.concatenate([features for _, features in recorded]), copies)
     n_joined = len(joined) - len(set(joined.values()))
     return [replace(clip, group=joined[clip.group]) for clip, _ in recorded], n_joined
 
@@ -158,7 +161,7 @@ def write_table(path, readable, clips, splits):
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as table:
         rows = csv.writer(table)
         rows.writerow(["file", "label", *FEATURE_NAMES, "start_s", "source", "group", "split", "sound_class", "band_level_db"])
-        for clip, features, start_s, level_db in readable:
+        for clip, features, start_s, level_db, _ in readable:
             group, split = place[clip.path]
             for values, start, level in zip(features, start_s, level_db):
                 rows.writerow([clip.path, clip.label, *(f"{v:.9g}" for v in values), f"{start:.4f}",
@@ -231,7 +234,7 @@ def print_summary(readable, failures, n_joined, n_augmented, seconds):
     n_windows = sum(len(features) for _, features, *_ in readable)
     print(f"{len(readable)} clips, {n_windows} windows, {n_augmented} augmented rows, {len(failures)} failures, {seconds:.0f} s")
     if n_joined:
-        print(f"{n_joined} groups joined to others that hold nearly the same sounds: these stay on one side of the split")
+        print(f"{n_joined} groups joined to others that hold the same sounds, or nearly: these stay on one side of the split")
 
 
 def main(argv=None):

@@ -99,7 +99,7 @@ def test_the_samples_of_a_stored_clip_are_those_that_stage_1_described(tmp_path)
     rng, path = np.random.default_rng(0), tmp_path / "clip.wav"
     samples = np.concatenate([np.zeros(7_001), rng.uniform(-0.5, 0.5, 100_003), np.zeros(9_000)])
     soundfile.write(path, samples, SAMPLE_RATE)
-    features, _, _, starts_s, level_db = describe_clip(Clip(str(path), "scream", "s", "g", "c"))
+    features, _, _, starts_s, level_db, _ = describe_clip(Clip(str(path), "scream", "s", "g", "c"))
     assert len(features) == 3
     clip = stored(path, starts_s)
     for row in (2, 0, 1):

@@ -21,7 +21,7 @@ LEAST_SHARED = 15  # landmarks at one delay: two recordings of the same kind of 
 
 
 def landmarks(samples):
-    """(hashes int64 [n], times int64 [n] in HOPs) of a recording, float32 [n_samples] at 22,050 Hz."""
+    """(hashes int32 [n], times int32 [n] in HOPs) of a recording, float32 [n_samples] at 22,050 Hz."""
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, N_FFT // 2), N_FFT)[::HOP]
     level = np.concatenate([20 * np.log10(np.abs(scipy.fft.rfft(part * hann(), axis=1)[:, BINS]) + 1e-9)
                             for part in np.array_split(frames, len(frames) // 500 + 1)])  # [spectra, bins]
@@ -35,7 +35,7 @@ def landmarks(samples):
         near = apart <= MOST_SPECTRA
         hashes.append(((bins[:-step] * 1024 + bins[step:]) * 64 + apart)[near])
         at.append(times[:-step][near])
-    return np.concatenate(hashes), np.concatenate(at)
+    return np.concatenate(hashes).astype(np.int32), np.concatenate(at).astype(np.int32)
 
 
 def shared_landmarks(marks):
@@ -48,7 +48,7 @@ def shared_landmarks(marks):
     """
     if not marks:
         return []
-    owner = np.repeat(np.arange(len(marks)), [len(hashes) for hashes, _ in marks])
+    owner = np.repeat(np.arange(len(marks)), [len(hashes) for hashes, _ in marks])  # int64, as the keys
     hashes, times = (np.concatenate(parts) for parts in zip(*marks))
     order = np.argsort(hashes, kind="stable")  # recordings stay in their order
     hashes, times, owner = hashes[order], times[order], owner[order]

@@ -240,13 +240,15 @@ def near_copies(features, radius=NEAR_COPY):
         yield np.sort(order[first + np.stack([row, other], axis=1)], axis=1)
 
 
-def join_near_copies(groups, features):
+def join_near_copies(groups, features, copies=()):
     """Which groups hold near copies of each other: {group: name of the group that it belongs to}.
 
-    groups: names [n_windows]. features: [n_windows, 34].
+    groups: names [n_windows]. features: [n_windows, 34]. copies: pairs of groups that belong together for another reason.
     """
     names, number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     joined = JoinedGroups()
+    for pair in copies:
+        joined.join(*pair)
     for pairs in near_copies(features):
         one, other = number[pairs].T
         for pair in np.unique((one * len(names) + other)[one != other]):  # many pairs of windows, few of groups
@@ -306,14 +308,10 @@ def split_clips(clips, seed):
 
 
 def fingerprint(clips, settings):
-    """SHA-256 over settings and the clips' identities (path, size, modification time, label, group)."""
+    """SHA-256 over settings and the clips: path, content, label, source, group, sound class. A copy of the data has the same."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for clip in clips:
-        try:
-            info = os.stat(clip.path)
-            identity = (clip.path, info.st_size, info.st_mtime_ns, clip.label, clip.source, clip.group)
-        except OSError:
-            identity = (clip.path, "unreadable", clip.label, clip.source, clip.group)
+        identity = (clip.path, hash_or_nothing(clip.path), clip.label, clip.source, clip.group, clip.sound_class)
         digest.update(repr(identity).encode())
     return digest.hexdigest()
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from utils import scenes
 from utils.audio import SAMPLE_RATE, WINDOW, AudioError, clean_window, read_audio, trim_silence, window_starts
+from utils.copies import landmarks
 from utils.dataset import SYNTHESISED, Clip
 from utils.features import describe_window, describe_windows
 from utils.loudness import window_level
@@ -15,9 +16,10 @@ NOISE_SNR_DB = (-2.5, 12.5)  # of the rows by which utils.noise_level knows nois
 
 
 def describe_clip(clip):
-    """What is known of the windows of a clip, or the error.
+    """What is known of a clip, or the error.
 
-    Returns (features [n, 34], STFT and mel-spectrograms float16 [n, 128, 128], starts in s [n], levels in dB [n]).
+    Returns (features [n, 34], STFT and mel-spectrograms float16 [n, 128, 128], starts in s [n], levels in dB [n]) of its windows
+    and its landmarks (utils.copies).
     """
     try:
         samples, offset = trim_silence(read_audio(clip.path))
@@ -31,7 +33,8 @@ def describe_clip(clip):
     features, stft_db, mel_db = describe_windows([window for _, window in windows])
     starts = np.array([start for start, _ in windows])
     level_db = np.array([window_level(samples[start : start + WINDOW]) for start in starts])
-    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), (starts + offset) / SAMPLE_RATE, level_db
+    return (features, stft_db.astype(np.float16), mel_db.astype(np.float16), (starts + offset) / SAMPLE_RATE, level_db,
+            landmarks(samples))
 
 
 def describe_copies(clip, backgrounds, mix):
@@ -79,10 +82,10 @@ def synthesised_clip(number):
 
 
 def describe_signal(number, seed, variant=0):
-    """As describe_clip, for a synthesised signal of one window. Each variant sounds different."""
+    """As describe_clip, for a synthesised signal of one window, without landmarks. Each variant sounds different."""
     signal = scenes.technical_signal(synthesised_clip(number).sound_class, np.random.default_rng([seed, number, variant]))
     features, stft_db, mel_db = describe_windows([clean_window(signal)])
-    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1), np.array([window_level(signal)])
+    return features, stft_db.astype(np.float16), mel_db.astype(np.float16), np.zeros(1), np.array([window_level(signal)]), None
 
 
 def describe_signal_again(number, seed, variant):
