@@ -4,7 +4,6 @@
     python analyze_audio.py --file clip.wav DIR            one picture per file, to analysis/
     python analyze_audio.py --file night.flac --start 3600 --duration 120
     python analyze_audio.py --dataset                      what audio_features.csv holds (python extract_features.py)
-    python analyze_audio.py --dataset --listen             and which of its clips hold the same sound, from wherever on
 
 A recording's picture shows waveform, spectrogram, mel-spectrogram, MFCCs, level and zero crossings, centroid and
 roll-off over time, and below them what each model says, where trained models are present. The data set's pictures show
@@ -16,12 +15,10 @@ import os
 import sys
 
 import numpy as np
-from tqdm import tqdm
 
 from utils.analysis_plots import draw_counts, draw_distributions, draw_mfcc, draw_recording
 from utils.artifacts import REPOSITORY, ArtifactError, make_folder, run_stage
-from utils.audio import SAMPLE_RATE, AudioError, printable, read_audio, read_blocks
-from utils.copies import landmarks, shared_landmarks
+from utils.audio import SAMPLE_RATE, AudioError, printable, read_blocks
 from utils.dataset import SYNTHESISED, near_copies, read_windows
 from utils.event_files import safe_name
 from utils.features import FEATURE_NAMES, N_MFCC
@@ -31,7 +28,6 @@ from utils.options import add_trust_option
 
 SHORTEST_S = 0.01  # of sound that makes a picture
 LABELS = ("non_scream", "scream")
-PAIR_COLUMNS = ["file", "label", "split", "copy", "label_of_copy", "split_of_copy"]
 
 
 def parse_arguments(argv=None):
@@ -39,8 +35,6 @@ def parse_arguments(argv=None):
     parser.add_argument("--file", nargs="+", metavar="PATH", help="files or folders (default: the bundled clips)")
     parser.add_argument("--dataset", nargs="?", const="audio_features.csv", metavar="CSV",
                         help="analyse the feature table of stage 1 instead (default %(const)s)")
-    parser.add_argument("--listen", action="store_true", help="with --dataset: also read all clips, and list those of different "
-                        "groups that hold the same sound (a minute for 3 hours)")
     parser.add_argument("--out", default="analysis", metavar="DIR", help="folder for the pictures (default %(default)s)")
     parser.add_argument("--start", type=float, default=0.0, help="first second to draw (default %(default)s)")
     parser.add_argument("--duration", type=float, default=600.0, help="seconds to draw at most (default %(default)s)")
@@ -50,8 +44,6 @@ def parse_arguments(argv=None):
     args = parser.parse_args(argv)
     if args.dataset and args.file:
         parser.error("give either --file or --dataset")
-    if args.listen and not args.dataset:
-        parser.error("--listen compares the clips of a table: it needs --dataset")
     if not (0 <= args.start < float("inf") and SHORTEST_S <= args.duration < float("inf")):
         parser.error(f"--start must be 0 or more and --duration {SHORTEST_S:g} seconds or more")
     return args
@@ -139,38 +131,9 @@ def copies_in_other_groups(windows):
         near = recorded[near]  # [n_pairs, 2]
         for i, j in near[windows.group[near[:, 0]] != windows.group[near[:, 1]]]:
             pairs[tuple(sorted((windows.file[i], windows.file[j])))] = (i, j)
-    rows = [describe_pair(windows, *pair) for pair in pairs.values()]
-    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
-
-
-def describe_pair(windows, i, j):
-    return [value for row in (i, j) for value in (windows.file[row], LABELS[windows.label[row]], windows.split[row])]
-
-
-def same_sounds_in_other_groups(windows):
-    """Pairs of clips that hold the same sound though their groups differ, as copies_in_other_groups, and shared landmarks."""
-    import pandas as pd
-
-    files, first = np.unique(windows.file, return_index=True)
-    recorded = windows.source[first] != SYNTHESISED
-    files, first, marks = files[recorded], first[recorded], []
-    for file in tqdm(files, unit="clip", delay=1, leave=False, disable=None):
-        try:
-            marks.append(landmarks(read_audio(file)))
-        except AudioError as error:
-            print(f"skipped: {error}", file=sys.stderr)
-            marks.append(landmarks(np.zeros(1, np.float32)))
-    rows = [[*describe_pair(windows, first[i], first[j]), shared] for i, j, shared in shared_landmarks(marks)
-            if windows.group[first[i]] != windows.group[first[j]]]
-    return pd.DataFrame(rows, columns=[*PAIR_COLUMNS, "landmarks"])
-
-
-def print_apart(pairs, what):
-    apart = pairs[pairs["split"] != pairs["split_of_copy"]]
-    screams = (apart[["label", "label_of_copy"]] == "scream").any(axis=1).sum()
-    tested = (apart[["split", "split_of_copy"]] == "test").any(axis=1).sum()
-    print(f"clips that {what}, in different groups: {len(pairs)} pairs; of {len(apart)} the two lie on two sides of the split, "
-          f"{tested} with one in the test part, {screams} with a scream")
+    rows = [[value for row in pair for value in (windows.file[row], LABELS[windows.label[row]], windows.split[row])]
+            for pair in pairs.values()]
+    return pd.DataFrame(rows, columns=["file", "label", "split", "copy", "label_of_copy", "split_of_copy"])
 
 
 def analyse_data_set(args):
@@ -194,16 +157,10 @@ def analyse_data_set(args):
     save_figure(draw_distributions(table, auc), paths["features.png"])
     save_figure(draw_mfcc(table), paths["mfcc.png"])
     save_figure(draw_counts(clips), paths["counts.png"])
-    pairs = {}  # {name of the table: (pairs, what they have in common)}
-    if any(windows.group):
-        pairs["near_copies.csv"] = copies_in_other_groups(windows), "sound nearly the same"
-        if args.listen:
-            pairs["copies.csv"] = same_sounds_in_other_groups(windows), "hold the same sound"
-    elif args.listen:
-        print(f"note: {args.dataset} has no groups, so no clips of different groups are listed", file=sys.stderr)
-    for name, (table_of_pairs, _) in pairs.items():
-        paths[name] = os.path.join(args.out, f"dataset_{name}")
-        table_of_pairs.to_csv(paths[name], index=False, encoding="utf-8", errors="surrogateescape")
+    copies = copies_in_other_groups(windows) if any(windows.group) else None
+    if copies is not None:
+        paths["near_copies.csv"] = os.path.join(args.out, "dataset_near_copies.csv")
+        copies.to_csv(paths["near_copies.csv"], index=False, encoding="utf-8", errors="surrogateescape")
     statistics = feature_statistics(table, auc)
     statistics.to_csv(paths["statistics.csv"], float_format="%.6g", index_label="feature")
 
@@ -211,9 +168,12 @@ def analyse_data_set(args):
     print(f"\n{len(clips)} clips, {len(table)} windows, {clips['sound_class'].nunique()} sound classes\n\nMFCC statistics")
     shown = ["scream_mean", "scream_std", "non_scream_mean", "non_scream_std", "roc_auc_alone"]
     print(statistics.loc[FEATURE_NAMES[: 2 * N_MFCC], shown].round(2).to_string())
-    print()
-    for pair in pairs.values():
-        print_apart(*pair)
+    if copies is not None:
+        apart = copies[copies["split"] != copies["split_of_copy"]]
+        screams = (apart[["label", "label_of_copy"]] == "scream").any(axis=1).sum()
+        tested = (apart[["split", "split_of_copy"]] == "test").any(axis=1).sum()
+        print(f"\nclips that sound nearly the same, in different groups: {len(copies)} pairs; of {len(apart)} the two lie on two "
+              f"sides of the split, {tested} with one in the test part, {screams} with a scream")
     print(f"\nwrote {', '.join(paths.values())}")
     return 0
 

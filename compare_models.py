@@ -21,8 +21,8 @@ import numpy as np
 
 from utils.artifacts import REPOSITORY, ArtifactError, check_output, make_folder, other_settings, read_json, run_stage
 from utils.comparison import (MEAN, VOTE, clip_groups, clip_scores, confused_classes, figure_rows, figures_of, file_sizes,
-                              has_learned_copy, intervals_of, mean_over_windows, plot_comparison, plot_transfer, read_copies,
-                              refuse_seen_clips, score_rows, time_models, warn_of_few_clips, without_copies)
+                              intervals_of, mean_over_windows, plot_comparison, plot_transfer, refuse_seen_clips, score_rows,
+                              time_models, warn_of_few_clips)
 from utils.dataset import FEATURES_CSV, SYNTHESISED, choose_split, read_manifest, read_windows
 from utils.ensemble import MODEL_FILES, load_ensemble, training_command
 from utils.evaluation import ranking_figures
@@ -54,8 +54,6 @@ def parse_arguments(argv=None):
     parser.add_argument("--work", default="checkpoints", metavar="DIR",
                         help="models of --transfer and --cross-validate (default %(default)s)")
     parser.add_argument("--epochs", type=int, help="with either: epochs of the networks (default: as the stage scripts)")
-    parser.add_argument("--copies", metavar="CSV", help="a table of clips that hold the same sound, from python analyze_audio.py "
-                        "--dataset --listen: another row says what the vote does without those of which a copy was learned from")
     parser.add_argument("--jobs", type=int, default=1,
                         help="with either: stage scripts that train at the same time (default %(default)s)")
     add_trust_option(parser)
@@ -73,9 +71,8 @@ def parse_arguments(argv=None):
 
 
 def options_given(args):
-    """How a report names --epochs, for a quick look must not read as the published figures, and --copies."""
-    epochs = f" --epochs {args.epochs}" if args.epochs else ""
-    return epochs + (f" --copies {os.path.basename(args.copies)}" if args.copies else "")
+    """How a report names --epochs, for a quick look must not read as the published figures."""
+    return f" --epochs {args.epochs}" if args.epochs else ""
 
 
 def is_trained(path, wanted):
@@ -141,7 +138,7 @@ def load_all_models(folder, trust):
     return ensemble
 
 
-def compare_test_split(args, windows, manifest, copies=()):
+def compare_test_split(args, windows, manifest):
     ensemble = load_ensemble(args.models, trust_unlisted=args.trust_models)
     for why in ensemble.missing.values():
         print(f"left out: {why}", file=sys.stderr)
@@ -151,12 +148,11 @@ def compare_test_split(args, windows, manifest, copies=()):
     label, scores = clip_scores(windows, rows, ensemble, probabilities)
     warn_of_few_clips(label, "the test split")
     figures = figures_of(label, scores)
-    copied = has_learned_copy(windows, rows, np.flatnonzero(windows.split != "test"), copies)
     milliseconds, sizes = time_models(ensemble, windows, args.data, manifest, rows), file_sizes(args.models, ensemble.names)
     for name in ensemble.names:
         figures[name] |= {"ms_per_window": milliseconds[name], "file_mb": sizes[name]}
     figures[VOTE] |= {"ms_per_window": sum(milliseconds.values()), "file_mb": sum(sizes.values())}
-    header, table = figure_rows(figures | without_copies(label, scores, copied))
+    header, table = figure_rows(figures)
     title = (f"test split: {len(label)} clips, {label.sum()} of them screams; no group of clips is in training and test; "
              f"networks in {ensemble.runtime}")
     if ensemble.missing:
@@ -183,7 +179,7 @@ def check_sides(windows, features):
             raise ArtifactError(f"side {side} ({', '.join(names)}) needs clips of both labels in {features}; {here}")
 
 
-def transfer(args, windows, manifest, copies=()):
+def transfer(args, windows, manifest):
     """Train on side A, test on side B, and the other way round."""
     check_sides(windows, args.features)
     check_output(os.path.join(args.models, "transfer.md"))
@@ -194,17 +190,21 @@ def transfer(args, windows, manifest, copies=()):
                   manifest["fingerprint"])
     text, drawn = [], {}
     for train, test in directions:
-        known = windows.group[np.isin(windows.source, SIDES[train])]  # a group may reach over collections: near copies
-        rows = np.flatnonzero(np.isin(windows.source, SIDES[test]) & ~np.isin(windows.group, known))
-        copied = has_learned_copy(windows, rows, np.flatnonzero(np.isin(windows.source, SIDES[train])), copies)
+        every_row = np.flatnonzero(np.isin(windows.source, SIDES[test]))
+        learned = windows.group[np.isin(windows.source, SIDES[train])]  # a group may reach over collections: copies
+        rows = every_row[~np.isin(windows.group[every_row], learned)]
+        new = ~np.isin(clip_groups(windows, every_row), learned)  # [n_clips], sorted by file
         runs, scored, confused = [], [], None
         for seed in range(args.seeds):
             ensemble = load_all_models(folder_of[train, seed], args.trust_models)
-            probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
-            label, scores = clip_scores(windows, rows, ensemble, probabilities)
+            probabilities = score_rows(ensemble, windows, args.data, manifest, every_row)
+            every_label, every_score = clip_scores(windows, every_row, ensemble, probabilities)
+            label, scores = every_label[new], {name: tuple(values[new] for values in both) for name, both in every_score.items()}
             voted, _, _ = ensemble.combine(probabilities)
-            runs.append(figures_of(label, scores) | {MEAN: ranking_figures(label, mean_over_windows(windows, rows, voted))}
-                        | without_copies(label, scores, copied))
+            mean = mean_over_windows(windows, every_row, voted)
+            runs.append(figures_of(label, scores) | {MEAN: ranking_figures(label, mean[new])})
+            if not new.all():
+                runs[-1][f"{VOTE}, and {(~new).sum()} clips of groups in {train}"] = figures_of(every_label, every_score)[VOTE]
             scored.append((label, scores))
             confused = confused or confused_classes(windows, rows, scores[VOTE][0])
             drawn.setdefault(f"{train} → {test}", (label, scores))
@@ -222,24 +222,24 @@ def transfer(args, windows, manifest, copies=()):
     report = (f"# Transfer: whole collections held out\n\n`python compare_models.py --transfer --seeds {args.seeds}"
               f"{options_given(args)}`. "
               f"{CLIP_LEVEL} No clip of a tested collection was used for training, for stopping, or for the "
-              f"operating point. {DEVELOPMENT}\n\n{sides}\n\n" + "\n".join(text))
+              f"operating point. Clips of a group that reaches into the other side stand in a row of their own. "
+              f"{DEVELOPMENT}\n\n{sides}\n\n" + "\n".join(text))
     print(report)
     write_text(os.path.join(args.models, "transfer.md"), report)
     plot_transfer(os.path.join(args.models, "transfer.png"), drawn)
 
 
-def cross_validate(args, windows, manifest, copies=()):
+def cross_validate(args, windows, manifest):
     """Every clip scored once by models that saw none of its group."""
     k = args.cross_validate
     check_output(os.path.join(args.models, "cross_validation.md"))
     # the seed deals the folds: models of another one have seen clips of this test part
     folders = {os.path.join(args.work, f"folds-{k}", str(fold)): {"folds": k, "fold": fold, "seed": 0} for fold in range(k)}
     train_missing(args, folders, manifest["fingerprint"])
-    per_fold, labels, groups, pooled, means, copied = [], [], [], {}, [], []
+    per_fold, labels, groups, pooled, means = [], [], [], {}, []
     for fold, folder in enumerate(folders):
         split = choose_split(windows, folds=k, fold=fold, seed=0)
         rows = np.flatnonzero(split == "test")
-        copied.append(has_learned_copy(windows, rows, np.flatnonzero(split != "test"), copies))
         ensemble = load_all_models(folder, args.trust_models)
         probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
         label, scores = clip_scores(windows, rows, ensemble, probabilities)
@@ -252,8 +252,7 @@ def cross_validate(args, windows, manifest, copies=()):
     label = np.concatenate(labels)
     warn_of_few_clips(label, "the table")
     scores = {name: tuple(np.concatenate(parts) for parts in zip(*runs)) for name, runs in pooled.items()}
-    header, table = figure_rows(figures_of(label, scores) | {MEAN: ranking_figures(label, np.concatenate(means))}
-                                | without_copies(label, scores, np.concatenate(copied)))
+    header, table = figure_rows(figures_of(label, scores) | {MEAN: ranking_figures(label, np.concatenate(means))})
     folds_header, folds_table = figure_rows({f"vote, fold {i}": figures for i, figures in enumerate(per_fold)})
     report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}{options_given(args)}`: {len(label)} clips, "
               f"{label.sum()} of them screams, each scored once by models that saw none of its group; scores of all folds "
@@ -267,13 +266,12 @@ def main(argv=None):
     args = parse_arguments(argv)
     manifest = read_manifest(args.data)
     windows = read_windows(args.features, manifest)
-    copies = read_copies(args.copies, windows.file)  # before anything is trained
     if args.transfer:
-        transfer(args, windows, manifest, copies)
+        transfer(args, windows, manifest)
     if args.cross_validate:
-        cross_validate(args, windows, manifest, copies)
+        cross_validate(args, windows, manifest)
     if not args.transfer and not args.cross_validate:
-        compare_test_split(args, windows, manifest, copies)
+        compare_test_split(args, windows, manifest)
     return 0
 
 

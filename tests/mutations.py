@@ -25,8 +25,9 @@ TESTS = {  # module of utils -> options of pytest: the tests that guard it, with
              "or start_of_an_event or long_enough or time_of_day or wait or early or hide or open"],
     "audio": ["tests/test_scan.py", "-k", "second_look or recent_samples or memory or silence_of_minutes"],  # RecentSamples
     "background_noise": ["tests/test_background_noise.py"],
-    "dataset": ["tests/test_dataset.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
+    "dataset": ["tests/test_dataset.py", "tests/test_copies.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
                 "and not failed_stage"],
+    "copies": ["tests/test_copies.py"],
     "calibration": ["tests/test_calibration.py"],
     "ranking": ["tests/test_ranking.py", "tests/test_scan.py", "-k", "test_ranking or loud_part"],
     "loudness": ["tests/test_loudness.py"],
@@ -35,6 +36,19 @@ TESTS = {  # module of utils -> options of pytest: the tests that guard it, with
                  "three_to_three or one_half_is_a or minority or flipped or swapped or scikit or unlisted or malicious"],
 }
 BREAKS = [  # module, line, what it becomes
+    # recordings that hold the same sound
+    ("copies", "max(start - NEIGHBOURHOOD[0], 0)", "start"),
+    ("copies", "frames[first : stop + NEIGHBOURHOOD[0]]", "frames[first:stop]"),
+    ("copies", "return times + start,", "return times,"),
+    ("copies", "LEAST_DB = -60.0", "LEAST_DB = -6.0"),
+    ("copies", "FAN_OUT, MOST_SPECTRA = 6, 43", "FAN_OUT, MOST_SPECTRA = 1, 43"),
+    ("copies", "counts <= TOO_COMMON", "counts <= 2"),
+    ("copies", "here = here[here < len(hashes) - step]", "here = here[here < len(hashes) - TOO_COMMON]"),
+    ("copies", "(hashes[here + step] == hashes[here]) & ", ""),
+    ("copies", " & (owner[here + step] != owner[here])", ""),
+    ("copies", "times[same] - times[same + step]", "0"),
+    ("copies", "LEAST_SHARED = 15", "LEAST_SHARED = 3"),
+    ("copies", "    together[beside] += counts[beside + 1]\n", ""),
     # the ranking of recordings
     ("ranking", "NEAR_S = 5 * WINDOW_HOP", "NEAR_S = 4.9 * WINDOW_HOP"),
     ("ranking", "NEAR_S = 5 * WINDOW_HOP", "NEAR_S = 6 * WINDOW_HOP"),
@@ -55,6 +69,10 @@ BREAKS = [  # module, line, what it becomes
     ("ranking", "[0][0])) - PART_LACKS)", "[0][0])))"),
     ("ranking", "max(self.highest_window, score)", "max(self.highest_window, float(log_odds(probability)))"),
     ("ranking", 'np.argsort(windows.start_s, kind="stable")', "range(len(probability))"),
+    # what stage 1 was made of
+    ("dataset", "hash_or_nothing(clip.path), clip.label", "clip.label"),
+    ("dataset", "clip.group, clip.sound_class)\n", "clip.group)\n"),
+    ("dataset", "    for pair in copies:\n        joined.join(*pair)\n", ""),
     # the noise in a short clip
     ("noise_level", "NOISY_FROM = 0.2", "NOISY_FROM = 0.21"),
     ("noise_level", "MOST_SHIFT = 1.75", "MOST_SHIFT = 1.8"),

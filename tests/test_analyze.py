@@ -1,7 +1,6 @@
 """Pictures and statistics: every asked-for panel is there, with units, and the numbers are those of the recording."""
 
 import os
-import pathlib
 import struct
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import pandas as pd
 import pytest
 import soundfile
 from conftest import REPOSITORY
-from test_copies import melody
 
 import analyze_audio
 from utils import analysis_plots
@@ -157,7 +155,7 @@ def test_command_line_without_a_screen(recording, tmp_path):
 
 
 @pytest.mark.parametrize("options", [
-    ["--file", "a.wav", "--dataset"], ["--listen"], ["--start=-1"], ["--duration=0"], ["--duration=1e-5"], ["--start=nan"]])
+    ["--file", "a.wav", "--dataset"], ["--start=-1"], ["--duration=0"], ["--duration=1e-5"], ["--start=nan"]])
 def test_bad_options_give_2(options):
     with pytest.raises(SystemExit) as stopped:
         analyze_audio.main(options)
@@ -219,26 +217,6 @@ def test_a_picture_that_cannot_be_written_does_not_keep_the_next_one_back(tmp_pa
         soundfile.write(tmp_path / f"{name}.wav", np.sin(np.arange(22_050) / 9), 22_050)
     assert analyze_audio.main(["--file", str(tmp_path), "--out", str(tmp_path), "--models", str(tmp_path)]) == 1
     assert len(written) == 2 and "error: " in capsys.readouterr().err
-
-
-def test_clips_that_hold_the_same_sound_are_listed(tiny_artifacts, tmp_path, capsys):
-    table = pd.read_csv(tiny_artifacts / "audio_features.csv").iloc[:6].assign(
-        label=["scream", "non_scream"] * 3, file=[str(tmp_path / f"{name}.wav") for name in "abcdef"],
-        group=["1", "2", "3", "4", "1", "5"], split=["train", "train", "test", "test", "train", "train"])
-    table.to_csv(tmp_path / "table.csv", index=False)
-    sounds = [melody(3, seed) for seed in range(6)]
-    sounds[2] = sounds[0][10_000:]  # a and c, on two sides of the split; e and a are of one group
-    sounds[4] = sounds[0] / 2
-    for path, sound in zip(table["file"][:5], sounds):  # f is not there any more
-        soundfile.write(path, sound, 22_050)
-    assert analyze_audio.main(["--dataset", str(tmp_path / "table.csv"), "--listen", "--out", str(tmp_path / "out")]) == 0
-    listed = pd.read_csv(tmp_path / "out/dataset_copies.csv")
-    pairs = [sorted(pathlib.Path(path).stem for path in pair) for pair in listed[["file", "copy"]].values]
-    assert pairs == [["a", "c"], ["c", "e"]]
-    assert (listed["landmarks"] >= 15).all() and set(listed["split"]) | set(listed["split_of_copy"]) == {"train", "test"}
-    printed = capsys.readouterr()
-    assert "hold the same sound, in different groups: 2 pairs; of 2 the two lie on two sides of the split, 2" in printed.out
-    assert f"skipped: {tmp_path}/f.wav: no such file" in printed.err
 
 
 def test_near_copies_in_other_groups_are_listed(tiny_artifacts, tmp_path, capsys):

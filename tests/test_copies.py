@@ -7,8 +7,12 @@ import pytest
 import soundfile
 import soxr
 
+import extract_features
+from utils import copies
 from utils.audio import SAMPLE_RATE
 from utils.copies import LEAST_SHARED, landmarks, shared_landmarks
+from utils.dataset import SYNTHESISED, Clip
+from utils.extraction import describe_clip
 
 
 def melody(seconds, seed):
@@ -54,6 +58,74 @@ def test_different_recordings_are_no_copies():
     others = [melody(5, seed) for seed in range(10, 20)] + [rng.standard_normal(100_000).astype(np.float32) for _ in range(5)]
     tones = [np.sin(2 * np.pi * hz * np.arange(60_000) / SAMPLE_RATE).astype(np.float32) for hz in (440, 880, 1000)]
     assert shared_landmarks([landmarks(samples) for samples in others + tones]) == []
+
+
+def bursts(pitches, levels_db, apart_s=0.06):
+    """Short notes of these pitches in Hz, one after another, in silence."""
+    n, gap = round(0.05 * SAMPLE_RATE), round((apart_s - 0.05) * SAMPLE_RATE)
+    notes = [10 ** (level / 20) * np.hanning(n) * np.sin(2 * np.pi * hz * np.arange(n) / SAMPLE_RATE)
+             for hz, level in zip(pitches, levels_db, strict=True)]
+    return np.concatenate([np.concatenate([note, np.zeros(gap)]) for note in notes]).astype(np.float32)
+
+
+def pitches_of_pairs(samples, pitches):
+    """Which two of these pitches, {(i, j)}, the landmarks of a recording name."""
+    hashes, _ = landmarks(samples)
+    grains = np.stack([hashes // 64 // 1024, hashes // 64 % 1024], axis=1) * copies.GRAIN + copies.BINS.start  # bins
+    hz = grains * SAMPLE_RATE / copies.N_FFT
+    near = np.abs(hz[:, :, None] - pitches) < 40  # [n, 2, n_pitches]
+    return {(int(one), int(other)) for one, other in zip(*(near[:, k].argmax(axis=1)[near.any(axis=2).all(axis=1)] for k in (0, 1)))}
+
+
+def test_a_peak_makes_landmarks_with_the_next_six_above_the_least_level():
+    pitches = np.arange(9) * 700 + 500
+    assert pitches_of_pairs(bursts(pitches, np.zeros(9)), pitches) == {
+        (i, j) for i in range(9) for j in range(i + 1, 9) if j - i <= 6}
+    for level, heard in ((-50, True), (-70, False)):
+        found = pitches_of_pairs(bursts([500, 2600], [0, level], 0.2), np.array([500, 2600]))
+        assert ((0, 1) in found) == heard
+
+
+@pytest.mark.parametrize("n, found", [(LEAST_SHARED, True), (LEAST_SHARED - 1, False)])
+@pytest.mark.parametrize("n_delays", [1, 2, 3])
+def test_landmarks_at_a_delay_and_the_ones_beside_it_count_together(n, found, n_delays):
+    hashes, times = np.arange(n, dtype=np.int32) + 100, np.arange(n, dtype=np.int32) * 5
+    delays = 40 + np.arange(n, dtype=np.int32) * n_delays // n
+    expected = [(0, 2, n)] if found else []
+    assert shared_landmarks([(hashes, times), (hashes[:0], times[:0]), (hashes, times + delays)]) == expected
+    if n_delays > 1:
+        assert shared_landmarks([(hashes, times), (hashes, times + 2 * delays)]) == [], "at delays that lie apart"
+
+
+def test_a_sound_that_too_many_hold_tells_nothing():
+    hashes, times = np.arange(30, dtype=np.int32), np.arange(30, dtype=np.int32)
+    for n_recordings, n_pairs in ((copies.TOO_COMMON, 190), (copies.TOO_COMMON + 1, 0)):
+        assert len(shared_landmarks([(hashes, times)] * n_recordings)) == n_pairs
+
+
+def test_few_landmarks_at_a_time_give_the_same(monkeypatch):
+    recordings = [melody(4, 4), ORIGINAL, at_16_khz(ORIGINAL), np.zeros(9, np.float32), ORIGINAL[13_001:50_003], melody(30, 8)]
+    marks = [landmarks(samples) for samples in recordings]
+    expected = shared_landmarks(marks)
+    assert [(i, j) for i, j, _ in expected] == [(1, 2), (1, 4), (2, 4)]
+    monkeypatch.setattr(copies, "AT_A_TIME", 11)  # spectra; a peak is the highest of nine
+    for samples, whole in zip(recordings, marks, strict=True):
+        assert all(np.array_equal(*parts) for parts in zip(landmarks(samples), whole, strict=True))
+    monkeypatch.setattr(copies, "BLOCK", 100)
+    assert shared_landmarks(marks) == expected
+
+
+def test_stage_1_gives_clips_that_hold_the_same_sound_one_group(tmp_path):
+    """They begin elsewhere and have another rate: bytes, names and the features of their windows say nothing of it."""
+    sounds = {"a": ORIGINAL, "b": melody(4, 4), "c": at_16_khz(ORIGINAL)[7_001:], "d": melody(3, 5)}
+    readable = []
+    for name, samples in sounds.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, SAMPLE_RATE)
+        clip = Clip(str(tmp_path / f"{name}.wav"), "scream", f"collection {name}", f"group {name}", "scream")
+        readable.append((clip, *(part for i, part in enumerate(describe_clip(clip)) if i not in (1, 2))))  # no spectrograms
+    signal = Clip("signal", "non_scream", SYNTHESISED, "signals", "tone")
+    clips, n_joined = extract_features.keep_copies_together([*readable, (signal, *readable[0][1:-1], None)])
+    assert n_joined == 1 and [clip.group for clip in clips] == ["group a", "group b", "group a", "group d"]
 
 
 def test_the_same_sounds_in_another_order_are_no_copy():

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from utils.dataset import (
     copies_of,
     each_file_once,
     find_clips,
+    fingerprint,
     group_from_name,
     group_identical_clips,
     join_near_copies,
@@ -271,6 +273,25 @@ def test_groups_with_near_copies_are_joined_through_any_chain():
     assert joined["g1"] == joined["g2"] == joined["g302"] and joined["g0"] == joined["g300"] != joined["g1"]
     assert len(set(joined.values())) == 299 and set(joined) == set(groups)
     assert joined == join_near_copies(groups[::-1], features[::-1])  # in any order of the clips
+
+
+# --- what stage 1 was made of
+
+def test_the_fingerprint_is_of_contents_and_what_is_known_of_a_clip(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_bytes(name.encode())
+    clips = [Clip(str(tmp_path / name), "scream", "source", "group", "class") for name in "ab"]
+    first = fingerprint(clips, {"seed": 0})
+    os.utime(tmp_path / "a", (1, 1))
+    assert fingerprint(clips, {"seed": 0}) == first, "of a copy of the data with other times"
+    changed = [fingerprint(clips, {"seed": 1}), fingerprint(clips[::-1], {"seed": 0}), fingerprint(clips[:1], {"seed": 0})]
+    changed += [fingerprint([replace(clips[0], **{field: "other"}), clips[1]], {"seed": 0})
+                for field in ("path", "label", "source", "group", "sound_class")]
+    (tmp_path / "a").write_bytes(b"c")
+    changed.append(fingerprint(clips, {"seed": 0}))
+    (tmp_path / "a").unlink()
+    changed.append(fingerprint(clips, {"seed": 0}))
+    assert len({first, *changed}) == 11
 
 
 # --- splits

@@ -1,6 +1,5 @@
 """Six models and their vote side by side: tables and figures from scores on held-out windows."""
 
-import csv
 import functools
 import os
 import sys
@@ -172,47 +171,6 @@ def figures_of(label, scores):
     """{model: all its figures} from clip_scores."""
     return {name: verdict_figures(label, verdict) | ranking_figures(label, probability)
             for name, (probability, verdict) in scores.items()}
-
-
-def read_copies(path, known):
-    """Pairs of files [(file, copy)] from a table of python analyze_audio.py --dataset --listen; path None: none are known.
-
-    known: the files that there are, of which it must name some. Raises ArtifactError.
-    """
-    if path is None:
-        return []
-    try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as table:
-            rows = csv.DictReader(table)
-            if not {"file", "copy"} <= set(rows.fieldnames or ()):
-                raise ArtifactError(f"{path}: is no table of copies, as python analyze_audio.py --dataset --listen makes one")
-            pairs = [(row["file"], row["copy"]) for row in rows]
-    except (OSError, csv.Error) as error:
-        raise ArtifactError(f"{path}: cannot be read as a table ({error})") from None
-    if pairs and not {file for pair in pairs for file in pair} & set(known):
-        raise ArtifactError(f"{path}: names none of the clips tested here; make it from the same feature table")
-    return pairs
-
-
-def has_learned_copy(windows, rows, learned, copies):
-    """Per clip, sorted by file, whether a clip that was learned from holds the same sound: bool [n_clips].
-
-    rows: of the tested clips; learned: of those in training and validation; copies: from read_copies.
-    """
-    known, partners = set(windows.file[learned]), {}
-    for one, other in copies:
-        partners.setdefault(one, []).append(other)
-        partners.setdefault(other, []).append(one)
-    return np.array([any(other in known for other in partners.get(file, ())) for file in np.unique(windows.file[rows])])
-
-
-def without_copies(label, scores, copied):
-    """What figure_rows takes: a row of the vote on the clips of which nothing was learned. {} if none is `copied`."""
-    if not copied.any():
-        return {}
-    probability, verdict = (values[~copied] for values in scores[VOTE])
-    return {f"vote, {copied.sum()} copies left out": verdict_figures(label[~copied], verdict)
-            | ranking_figures(label[~copied], probability)}
 
 
 def clip_groups(windows, rows):

@@ -17,18 +17,18 @@ LEAST_DB = -60.0  # of a peak, below the loudest of its recording
 FAN_OUT, MOST_SPECTRA = 6, 43  # each peak makes a pair with so many of the next ones that follow within half a second
 GRAIN = 2  # bins that count as one: 22 Hz
 TOO_COMMON = 20  # landmarks that occur more often tell nothing
+AT_A_TIME = 500  # spectra held at the same time
+BLOCK = 1_000_000  # landmarks whose partners are held at the same time
 LEAST_SHARED = 15  # landmarks at one delay: two recordings of the same kind of sound share up to 11, copies of 0.6 s 28
 
 
 def landmarks(samples):
     """(hashes int32 [n], times int32 [n] in HOPs) of a recording, float32 [n_samples] at 22,050 Hz."""
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, N_FFT // 2), N_FFT)[::HOP]
-    level = np.concatenate([20 * np.log10(np.abs(scipy.fft.rfft(part * hann(), axis=1)[:, BINS]) + 1e-9)
-                            for part in np.array_split(frames, len(frames) // 500 + 1)])  # [spectra, bins]
-    peaks = (level == scipy.ndimage.maximum_filter(level, NEIGHBOURHOOD)) & (level > level.max() + LEAST_DB)
-    peaks &= (level > np.roll(level, 1, axis=0)) & (level > np.roll(level, 1, axis=1))  # silence and clicks are flat
-    times, bins = np.nonzero(peaks)  # in order of time
-    bins //= GRAIN
+    found = [peaks(frames, start) for start in range(0, len(frames), AT_A_TIME)]
+    times, bins, level = (np.concatenate(parts) for parts in zip(*found))  # in order of time
+    high = level > level.max(initial=-np.inf) + LEAST_DB
+    times, bins = times[high], bins[high] // GRAIN
     hashes, at = [], []
     for step in range(1, FAN_OUT + 1):
         apart = times[step:] - times[:-step]
@@ -36,6 +36,18 @@ def landmarks(samples):
         hashes.append(((bins[:-step] * 1024 + bins[step:]) * 64 + apart)[near])
         at.append(times[:-step][near])
     return np.concatenate(hashes).astype(np.int32), np.concatenate(at).astype(np.int32)
+
+
+def peaks(frames, start):
+    """(times, bins, levels in dB) of the spectral peaks in the AT_A_TIME frames [n_frames, N_FFT] from start on."""
+    first = max(start - NEIGHBOURHOOD[0], 0)
+    stop = start + AT_A_TIME
+    part = frames[first : stop + NEIGHBOURHOOD[0]] * hann()
+    level = 20 * np.log10(np.abs(scipy.fft.rfft(part, axis=1)[:, BINS]) + 1e-9)  # [spectra, bins]
+    peak = level == scipy.ndimage.maximum_filter(level, NEIGHBOURHOOD)
+    peak &= (level > np.roll(level, 1, axis=0)) & (level > np.roll(level, 1, axis=1))  # silence and clicks are flat
+    times, bins = np.nonzero(peak[start - first : stop - first])
+    return times + start, bins, level[start - first : stop - first][times, bins]
 
 
 def shared_landmarks(marks):
@@ -48,23 +60,44 @@ def shared_landmarks(marks):
     """
     if not marks:
         return []
-    owner = np.repeat(np.arange(len(marks)), [len(hashes) for hashes, _ in marks])  # int64, as the keys
-    hashes, times = (np.concatenate(parts) for parts in zip(*marks))
-    order = np.argsort(hashes, kind="stable")  # recordings stay in their order
-    hashes, times, owner = hashes[order], times[order], owner[order]
-    _, counts = np.unique(hashes, return_counts=True)
-    rare = np.repeat(counts <= TOO_COMMON, counts)
-    hashes, times, owner = hashes[rare], times[rare], owner[rare]
-    keys = []  # (i, j, delay) as one number
-    for step in range(1, TOO_COMMON):
-        same = np.flatnonzero((hashes[step:] == hashes[:-step]) & (owner[step:] != owner[:-step]))
-        keys.append(((owner[same] * len(marks) + owner[same + step]) << 24) + times[same] - times[same + step] + (1 << 23))
-    keys, counts = np.unique(np.concatenate(keys), return_counts=True)
+    hashes, times, owner = rare_landmarks(marks)
+    block = np.cumsum(np.bincount(owner, minlength=len(marks))) // BLOCK  # of each recording
+    pairs = []
+    for number in np.unique(block):
+        here = np.flatnonzero(block[owner] == number)
+        keys = []  # (i, j, delay) as one number
+        for step in range(1, TOO_COMMON):
+            here = here[here < len(hashes) - step]
+            same = here[(hashes[here + step] == hashes[here]) & (owner[here + step] != owner[here])]
+            recordings = owner[same].astype(np.int64) * len(marks) + owner[same + step]
+            keys.append((recordings << 24) + times[same] - times[same + step] + (1 << 23))
+        pairs += pairs_at_one_delay(np.concatenate(keys))
+    return [(pair // len(marks), pair % len(marks), shared) for pair, shared in pairs]
+
+
+def rare_landmarks(marks):
+    """(hashes, times, owner), each int32 [n], of landmarks that occur 2 to TOO_COMMON times. Equal hashes stand in a row, sorted
+    by their owner, the number of their recording."""
+    hashes = np.concatenate([hashes for hashes, _ in marks])
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
+    first = np.flatnonzero(np.diff(hashes, prepend=-1))  # of each hash
+    counts = np.diff(first, append=len(hashes))
+    rare = np.repeat((counts > 1) & (counts <= TOO_COMMON), counts)
+    order, hashes = order[rare], hashes[rare]
+    owner = np.repeat(np.arange(len(marks), dtype=np.int32), [len(hashes) for hashes, _ in marks])
+    return hashes, np.concatenate([times for _, times in marks])[order], owner[order]
+
+
+def pairs_at_one_delay(keys):
+    """[(pair, how many landmarks it shares)] of those that share LEAST_SHARED. keys: pair << 24 plus delay, int64 [n]."""
+    keys, counts = np.unique(keys, return_counts=True)
     beside = np.flatnonzero(np.diff(keys) == 1)
     together = counts.copy()
     together[beside] += counts[beside + 1]
     together[beside + 1] += counts[beside]
-    pairs, most = keys >> 24, {}
+    most = {}
     for row in np.flatnonzero(together >= LEAST_SHARED):
-        most[pairs[row]] = max(most.get(pairs[row], 0), int(together[row]))
-    return [(int(pair) // len(marks), int(pair) % len(marks), shared) for pair, shared in sorted(most.items())]
+        pair = int(keys[row] >> 24)
+        most[pair] = max(most.get(pair, 0), int(together[row]))
+    return sorted(most.items())
