@@ -39,6 +39,20 @@ def test_every_format_gives_the_same_tone(tmp_path, ending, channels):
     assert np.abs(samples - sine(SAMPLE_RATE))[500:-500].max() < allowed  # codecs ring at the ends
 
 
+@pytest.mark.parametrize("length, told", [(44_100, False), (44_102, True), (1_000_000, True), (0x7FFF0000, False),
+                                          (0xFFFFFFFF, False)])
+def test_a_wav_that_lacks_samples_is_said_to(tmp_path, capsys, length, told):
+    """Not one whose writer, a pipe, could not know the length."""
+    soundfile.write(tmp_path / "tone.wav", sine(SAMPLE_RATE), SAMPLE_RATE, subtype="PCM_16")
+    whole = (tmp_path / "tone.wav").read_bytes()
+    at = whole.index(b"data") + 4
+    assert whole[at : at + 4] == (44_100).to_bytes(4, "little")
+    (tmp_path / "tone.wav").write_bytes(whole[:at] + length.to_bytes(4, "little") + whole[at + 4 :])
+    assert len(read_audio(tmp_path / "tone.wav")) == SAMPLE_RATE
+    said = capsys.readouterr().err
+    assert said == (f"warning: {tmp_path}/tone.wav: is damaged or cut off; 1.0 s could be decoded\n" if told else "")
+
+
 @pytest.mark.parametrize("comment", [b"INFO", b"INFOICMT\x0e\0\0\0metadata: site", b"x" * 6001])
 def test_unfinished_wav_begins_at_its_data_chunk(tmp_path, comment):
     """A recorder that stopped before it wrote the lengths, with a chunk of notes before the samples."""

@@ -24,6 +24,7 @@ MAX_BLOCK = 4_000_000  # samples of all channels decoded at once
 MAX_SAMPLE = 1e6  # full scale is 1; some float files go to 32,768
 PLAIN_SAMPLES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 MP3_RETRIES = 1_000  # damaged places in a row, about 1 KB each, before the rest of an MP3 is given up
+UNKNOWN_LENGTH = 0x7FFF0000  # bytes; a writer into a stream gives its samples such a length or a larger one
 PLAUSIBLE_RATES = (1_000, 768_000)  # Hz; anything outside is a broken header, not a recording
 
 
@@ -35,6 +36,7 @@ class ForwardSoundFile(soundfile.SoundFile):
     """
 
     source = None  # the Python file that it reads from, if any: SoundFile leaves such a file open
+    cut_off = False  # the header tells of more samples than the file holds
 
     def seekable(self):
         return False
@@ -147,6 +149,13 @@ def open_unfinished_wav(path, sound):
         return unfinished
 
 
+def is_cut_off_wav(path):
+    """Whether the header of a WAV tells of more samples than the file holds; libsndfile reads those there are, and says nothing."""
+    with open(path, "rb") as file:
+        first, size = next(((first, size) for name, first, size in wav_chunks(file, 12) if name == b"data"), (0, 0))
+        return size < UNKNOWN_LENGTH and first + size > file.seek(0, os.SEEK_END)
+
+
 def open_sound_file(path):
     """Open `path` with soundfile, after the checks that give each cause its own sentence.
 
@@ -167,8 +176,11 @@ def open_sound_file(path):
             cause = "damaged header"
         raise AudioError(f"{printable(path)}: is not a readable audio file ({cause}); m4a, aac, wma and video need "
                          "ffmpeg on PATH") from None
-    if not sound.frames and sound.format in ("WAV", "WAVEX") and sound.subtype in PLAIN_SAMPLES:
-        sound = open_unfinished_wav(path, sound)
+    if sound.format in ("WAV", "WAVEX"):
+        if sound.frames:
+            sound.cut_off = is_cut_off_wav(path)
+        elif sound.subtype in PLAIN_SAMPLES:
+            sound = open_unfinished_wav(path, sound)
     absurd = None
     if not PLAUSIBLE_RATES[0] <= sound.samplerate <= PLAUSIBLE_RATES[1]:
         absurd = f"a sample rate of {sound.samplerate} Hz is not plausible"
@@ -280,7 +292,7 @@ def decoded_blocks(sound, name, warn=print_warning):
         yield mono(block)
     if not frames_read:
         raise AudioError(f"{name}: is damaged, nothing could be decoded ({damage})" if damage else f"{name}: holds no samples")
-    if damage:
+    if damage or sound.cut_off:
         warn(damage_of(name, frames_read / sound.samplerate))
 
 
