@@ -145,13 +145,13 @@ def keep_copies_together(readable):
 
     Returns the clips that could be read, without the synthesised signals, and how many groups were joined.
     """
-    recorded, marks = zip(*[((clip, features), of_clip[-1]) for clip, features, *of_clip in readable
-                            if clip.source != SYNTHESISED])
-    copies = [(recorded[i][0].group, recorded[j][0].group) for i, j, _ in shared_landmarks(marks)]
-    joined = join_near_copies([clip.group for clip, features in recorded for _ in features],
-                              np.concatenate([features for _, features in recorded]), copies)
+    recorded = [(clip, features, marks) for clip, features, *_, marks in readable if clip.source != SYNTHESISED]
+    copies = [(recorded[i][0].group, recorded[j][0].group)
+              for i, j, _ in shared_landmarks([marks for *_, marks in recorded])]
+    joined = join_near_copies([clip.group for clip, features, _ in recorded for _ in features],
+                              np.concatenate([features for _, features, _ in recorded]), copies)
     n_joined = len(joined) - len(set(joined.values()))
-    return [replace(clip, group=joined[clip.group]) for clip, _ in recorded], n_joined
+    return [replace(clip, group=joined[clip.group]) for clip, _, _ in recorded], n_joined
 
 
 def write_table(path, readable, clips, splits):
