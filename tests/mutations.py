@@ -25,8 +25,8 @@ TESTS = {  # module of utils -> options of pytest: the tests that guard it, with
              "or start_of_an_event or long_enough or time_of_day or wait or early or hide or open"],
     "audio": ["tests/test_scan.py", "-k", "second_look or recent_samples or memory or silence_of_minutes"],  # RecentSamples
     "background_noise": ["tests/test_background_noise.py"],
-    "dataset": ["tests/test_dataset.py", "tests/test_copies.py", "-k", "not artifact and not stored_split and not augmented_rows and not another_size "
-                "and not failed_stage"],
+    "dataset": ["tests/test_dataset.py", "tests/test_copies.py", "-k", "not artifact and not stored_split and not augmented_rows "
+                "and not another_size and not failed_stage"],
     "copies": ["tests/test_copies.py"],
     "calibration": ["tests/test_calibration.py"],
     "ranking": ["tests/test_ranking.py", "tests/test_scan.py", "-k", "test_ranking or loud_part"],

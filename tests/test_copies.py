@@ -74,7 +74,7 @@ def pitches_of_pairs(samples, pitches):
     grains = np.stack([hashes // 64 // 1024, hashes // 64 % 1024], axis=1) * copies.GRAIN + copies.BINS.start  # bins
     hz = grains * SAMPLE_RATE / copies.N_FFT
     near = np.abs(hz[:, :, None] - pitches) < 40  # [n, 2, n_pitches]
-    return {(int(one), int(other)) for one, other in zip(*(near[:, k].argmax(axis=1)[near.any(axis=2).all(axis=1)] for k in (0, 1)))}
+    return {tuple(pair) for pair in near[near.any(axis=2).all(axis=1)].argmax(axis=2).tolist()}
 
 
 def test_a_peak_makes_landmarks_with_the_next_six_above_the_least_level():

@@ -150,7 +150,7 @@ def open_unfinished_wav(path, sound):
 
 
 def is_cut_off_wav(path):
-    """Whether the header of a WAV tells of more samples than the file holds; libsndfile reads those there are, and says nothing."""
+    """Whether the header of a WAV tells of more samples than the file holds; libsndfile says nothing of it."""
     with open(path, "rb") as file:
         first, size = next(((first, size) for name, first, size in wav_chunks(file, 12) if name == b"data"), (0, 0))
         return size < UNKNOWN_LENGTH and first + size > file.seek(0, os.SEEK_END)
