@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from utils.artifacts import ArtifactError, atomic_path, check_output, library_versions, run_stage, write_json
 from utils.cluster import add_backend_options, check_backend_options, joblib_backend
-from utils.copies import shared_landmarks
+from utils.copies import same_sounds
 from utils.dataset import (AUDIO_EXTENSIONS, AUGMENTED_CSV, HOW_TO_GROUP, LABELS_NPY, MANIFEST, MEL_NPY, NOISE_CSV, SPLITS,
                            STFT_NPY, SYNTHESISED, check_seed, check_table_replaceable, each_file_once, find_clips, fingerprint,
-                           group_identical_clips, join_near_copies, next_command, split_clips)
+                           group_identical_clips, join_copies, next_command, split_clips)
 from utils.download import DOWNLOADS, KAGGLE_INSTRUCTION, download
 from utils.extraction import (describe_clip, describe_noisy, describe_scenes, describe_signal, describe_signal_again,
                               synthesised_clip)
@@ -146,9 +146,8 @@ def keep_copies_together(readable):
     Returns the clips that could be read, without the synthesised signals, and how many groups were joined.
     """
     recorded = [(clip, features, marks) for clip, features, *_, marks in readable if clip.source != SYNTHESISED]
-    copies = [(recorded[i][0].group, recorded[j][0].group)
-              for i, j, _ in shared_landmarks([marks for *_, marks in recorded])]
-    joined = join_near_copies([clip.group for clip, features, _ in recorded for _ in features],
+    copies = [(recorded[i][0].group, recorded[j][0].group) for i, j in same_sounds([marks for *_, marks in recorded])]
+    joined = join_copies([clip.group for clip, features, _ in recorded for _ in features],
                               np.concatenate([features for _, features, _ in recorded]), copies)
     n_joined = len(joined) - len(set(joined.values()))
     return [replace(clip, group=joined[clip.group]) for clip, _, _ in recorded], n_joined
@@ -282,9 +281,10 @@ def main(argv=None):
         n_augmented = write_augmented(augmented, to_augment, args) + write_noisy(noise, to_augment, args)
         sizes = {os.path.basename(names[key]): os.path.getsize(path) for key, path in
                  {**paths, "labels": label_file, "augmented": augmented, "noise": noise}.items()}
+        made_of = fingerprint(clips, settings)  # reads all clips: before the artifacts take the place of older ones
     write_json(os.path.join(args.data, MANIFEST), {
         "settings": SIGNAL_SETTINGS, "seed": args.seed, "clips": len(clips), "windows": len(labels), "failures": failures,
-        "fingerprint": fingerprint(clips, settings), "files": sizes,
+        "fingerprint": made_of, "files": sizes,
         "versions": library_versions("numpy", "scipy", "soundfile", "soxr"),
     })
     print_summary(readable, failures, n_joined, n_augmented, time.time() - began)

@@ -48,7 +48,13 @@ BREAKS = [  # module, line, what it becomes
     ("copies", " & (owner[here + step] != owner[here])", ""),
     ("copies", "times[same] - times[same + step]", "0"),
     ("copies", "LEAST_SHARED = 15", "LEAST_SHARED = 3"),
+    ("copies", "keys, delays - 1)", "keys, delays)"),
+    ("copies", "keys, delays + 2)", "keys, delays + 1)"),
     ("copies", "    together[beside] += counts[beside + 1]\n", ""),
+    ("copies", "[delays - 1, delays, delays + 1]", "[delays]"),
+    ("copies", "STRETCH = 258", "STRETCH = 20_000"),
+    ("copies", "<= STRETCH", "< STRETCH"),
+    ("copies", "at = np.sort(times[first:end])", "at = times[first:end]"),
     # the ranking of recordings
     ("ranking", "NEAR_S = 5 * WINDOW_HOP", "NEAR_S = 4.9 * WINDOW_HOP"),
     ("ranking", "NEAR_S = 5 * WINDOW_HOP", "NEAR_S = 6 * WINDOW_HOP"),

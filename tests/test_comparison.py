@@ -316,6 +316,20 @@ def test_transfer_on_other_collections_says_what_to_do_before_it_trains(tmp_path
     assert not (tmp_path / "models").exists()
 
 
+def test_sides_without_clips_of_groups_of_their_own_are_refused(tmp_path, monkeypatch):
+    import compare_models
+
+    monkeypatch.setattr(compare_models, "SIDES", {"A": ("source-0",), "B": ("source-1",)})
+    windows = read_windows(write_artifacts(tmp_path) / "audio_features.csv")
+    compare_models.check_sides(windows, "table.csv")
+    windows.group[(windows.source == "source-0") & (windows.label == 1)] = "both"
+    compare_models.check_sides(windows, "table.csv")
+    windows.group[np.flatnonzero((windows.source == "source-1") & (windows.label == 0))[0]] = "both"
+    with pytest.raises(ArtifactError, match=r"without the groups that have clips in B, too, side A has no clips of both "
+                                            r"labels in table.csv; SIDES at the top"):
+        compare_models.check_sides(windows, "table.csv")
+
+
 def test_transfer_counts_clips_of_a_group_that_was_learned_from_apart(tmp_path, monkeypatch, capsys):
     """Copies may lie in two collections: they share a group, and are no test for what has learned from one of them."""
     import compare_models
@@ -462,7 +476,7 @@ def test_cross_validation_takes_models_of_its_own_folds_and_all_six(tmp_path, mo
     assert list(asked.values()) == [{"folds": 3, "fold": fold, "seed": 0} for fold in range(3)]  # a seed deals the folds
 
 
-def test_cross_validation_tests_each_clip_once_by_models_of_the_fold_that_held_it_out(tmp_path, monkeypatch, capsys):
+def test_cross_validation_tests_each_clip_once_by_models_of_the_fold_that_held_it_out(tmp_path, monkeypatch):
     import compare_models
 
     tested = []
@@ -486,5 +500,3 @@ def test_cross_validation_tests_each_clip_once_by_models_of_the_fold_that_held_i
         assert folder == os.path.join("w", "folds-3", str(fold)) and rows.tolist() == np.flatnonzero(held_out[fold]).tolist()
     report = (tmp_path / "cross_validation.md").read_text()
     assert "95 % intervals of the vote" in report
-
-

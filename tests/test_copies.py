@@ -10,7 +10,7 @@ import soxr
 import extract_features
 from utils import copies
 from utils.audio import SAMPLE_RATE
-from utils.copies import LEAST_SHARED, landmarks, shared_landmarks
+from utils.copies import LEAST_SHARED, STRETCH, landmarks, same_sounds
 from utils.dataset import SYNTHESISED, Clip
 from utils.extraction import describe_clip
 
@@ -49,15 +49,14 @@ COPIES = {
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
 def test_a_copy_is_found_among_others(copy):
     recordings = [melody(4, 4), ORIGINAL, melody(3, 5), copy, melody(5, 6)]
-    [(i, j, shared)] = shared_landmarks([landmarks(samples) for samples in recordings])
-    assert (i, j) == (1, 3) and shared >= LEAST_SHARED
+    assert same_sounds([landmarks(samples) for samples in recordings]) == [(1, 3)]
 
 
 def test_different_recordings_are_no_copies():
     rng = np.random.default_rng(0)
     others = [melody(5, seed) for seed in range(10, 20)] + [rng.standard_normal(100_000).astype(np.float32) for _ in range(5)]
     tones = [np.sin(2 * np.pi * hz * np.arange(60_000) / SAMPLE_RATE).astype(np.float32) for hz in (440, 880, 1000)]
-    assert shared_landmarks([landmarks(samples) for samples in others + tones]) == []
+    assert same_sounds([landmarks(samples) for samples in others + tones]) == []
 
 
 def bursts(pitches, levels_db, apart_s=0.06):
@@ -91,28 +90,46 @@ def test_a_peak_makes_landmarks_with_the_next_six_above_the_least_level():
 def test_landmarks_at_a_delay_and_the_ones_beside_it_count_together(n, found, n_delays):
     hashes, times = np.arange(n, dtype=np.int32) + 100, np.arange(n, dtype=np.int32) * 5
     delays = 40 + np.arange(n, dtype=np.int32) * n_delays // n
-    expected = [(0, 2, n)] if found else []
-    assert shared_landmarks([(hashes, times), (hashes[:0], times[:0]), (hashes, times + delays)]) == expected
+    expected = [(0, 2)] if found else []
+    assert same_sounds([(hashes, times), (hashes[:0], times[:0]), (hashes, times + delays)]) == expected
     if n_delays > 1:
-        assert shared_landmarks([(hashes, times), (hashes, times + 2 * delays)]) == [], "at delays that lie apart"
+        assert same_sounds([(hashes, times), (hashes, times + 2 * delays)]) == [], "at delays that lie apart"
+
+
+@pytest.mark.parametrize("apart, found", [(STRETCH, True), (STRETCH + 1, False)])
+def test_landmarks_that_meet_now_and_then_are_chance(apart, found):
+    """In minutes of noise many landmarks lie at one delay, far from each other."""
+    hashes = np.arange(50, dtype=np.int32)
+    times = np.arange(50, dtype=np.int32) * 1000
+    times[20 : 20 + LEAST_SHARED] = 20_000 + np.linspace(0, apart, LEAST_SHARED).astype(np.int32)
+    times[20 + LEAST_SHARED :] += apart
+    assert same_sounds([(hashes, times), (hashes[::-1], times[::-1] + 77)]) == ([(0, 1)] if found else [])
+
+
+def test_long_recordings_of_noise_are_no_copies_but_what_they_share_is_found():
+    rng = np.random.default_rng(0)
+    noises = [rng.standard_normal(60 * SAMPLE_RATE).astype(np.float32) * np.float32(0.1) for _ in range(3)]
+    assert same_sounds([landmarks(samples) for samples in noises]) == []
+    noises[2][500_000 : 500_000 + len(ORIGINAL)] += ORIGINAL
+    assert same_sounds([landmarks(samples) for samples in [ORIGINAL, *noises]]) == [(0, 3)]
 
 
 def test_a_sound_that_too_many_hold_tells_nothing():
     hashes, times = np.arange(30, dtype=np.int32), np.arange(30, dtype=np.int32)
     for n_recordings, n_pairs in ((copies.TOO_COMMON, 190), (copies.TOO_COMMON + 1, 0)):
-        assert len(shared_landmarks([(hashes, times)] * n_recordings)) == n_pairs
+        assert len(same_sounds([(hashes, times)] * n_recordings)) == n_pairs
 
 
 def test_few_landmarks_at_a_time_give_the_same(monkeypatch):
     recordings = [melody(4, 4), ORIGINAL, at_16_khz(ORIGINAL), np.zeros(9, np.float32), ORIGINAL[13_001:50_003], melody(30, 8)]
     marks = [landmarks(samples) for samples in recordings]
-    expected = shared_landmarks(marks)
-    assert [(i, j) for i, j, _ in expected] == [(1, 2), (1, 4), (2, 4)]
+    expected = same_sounds(marks)
+    assert expected == [(1, 2), (1, 4), (2, 4)]
     monkeypatch.setattr(copies, "AT_A_TIME", 11)  # spectra; a peak is the highest of nine
     for samples, whole in zip(recordings, marks, strict=True):
         assert all(np.array_equal(*parts) for parts in zip(landmarks(samples), whole, strict=True))
     monkeypatch.setattr(copies, "BLOCK", 100)
-    assert shared_landmarks(marks) == expected
+    assert same_sounds(marks) == expected
 
 
 def test_stage_1_gives_clips_that_hold_the_same_sound_one_group(tmp_path):
@@ -131,12 +148,12 @@ def test_stage_1_gives_clips_that_hold_the_same_sound_one_group(tmp_path):
 def test_the_same_sounds_in_another_order_are_no_copy():
     parts = np.array_split(ORIGINAL, 36)
     shuffled = np.concatenate([parts[i] for i in np.random.default_rng(0).permutation(36)])
-    assert shared_landmarks([landmarks(ORIGINAL), landmarks(shuffled)]) == []
+    assert same_sounds([landmarks(ORIGINAL), landmarks(shuffled)]) == []
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0), np.zeros(10), np.zeros(30_000), np.ones(1)],
                          ids=["nothing", "10 samples", "silence", "1 sample"])
 def test_recordings_without_landmarks_are_no_copies(samples):
-    assert shared_landmarks([]) == []
+    assert same_sounds([]) == []
     marks = [landmarks(samples.astype(np.float32))] * 2
-    assert shared_landmarks([*marks, landmarks(ORIGINAL)]) == []
+    assert same_sounds([*marks, landmarks(ORIGINAL)]) == []

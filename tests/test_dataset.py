@@ -34,7 +34,7 @@ from utils.dataset import (
     fingerprint,
     group_from_name,
     group_identical_clips,
-    join_near_copies,
+    join_copies,
     near_copies,
     next_command,
     read_manifest,
@@ -269,10 +269,10 @@ def test_groups_with_near_copies_are_joined_through_any_chain():
     features = windows_with_copies(0.3)
     groups = [f"g{i}" for i in range(600)]
     groups[301] = "g2"  # 1 resembles 301, a clip of group g2; 2 resembles 302: g1, g2 and g302 belong together
-    joined = join_near_copies(groups, features)
+    joined = join_copies(groups, features)
     assert joined["g1"] == joined["g2"] == joined["g302"] and joined["g0"] == joined["g300"] != joined["g1"]
     assert len(set(joined.values())) == 299 and set(joined) == set(groups)
-    assert joined == join_near_copies(groups[::-1], features[::-1])  # in any order of the clips
+    assert joined == join_copies(groups[::-1], features[::-1])  # in any order of the clips
 
 
 # --- what stage 1 was made of

@@ -149,11 +149,14 @@ def open_unfinished_wav(path, sound):
         return unfinished
 
 
-def is_cut_off_wav(path):
-    """Whether the header of a WAV tells of more samples than the file holds; libsndfile says nothing of it."""
-    with open(path, "rb") as file:
-        first, size = next(((first, size) for name, first, size in wav_chunks(file, 12) if name == b"data"), (0, 0))
-        return size < UNKNOWN_LENGTH and first + size > file.seek(0, os.SEEK_END)
+def is_cut_off_wav(path, frame_bytes):
+    """Whether the header of a WAV tells of more frames than the file holds; libsndfile says nothing of it."""
+    try:
+        with open(path, "rb") as file:
+            first, size = next(((first, size) for name, first, size in wav_chunks(file, 12) if name == b"data"), (0, 0))
+            return size < UNKNOWN_LENGTH and first + size >= file.seek(0, os.SEEK_END) + frame_bytes
+    except OSError:
+        return False  # gone meanwhile: what is open can still be read
 
 
 def open_sound_file(path):
@@ -178,7 +181,7 @@ def open_sound_file(path):
                          "ffmpeg on PATH") from None
     if sound.format in ("WAV", "WAVEX"):
         if sound.frames:
-            sound.cut_off = is_cut_off_wav(path)
+            sound.cut_off = is_cut_off_wav(path, 8 * sound.channels)  # of the widest samples
         elif sound.subtype in PLAIN_SAMPLES:
             sound = open_unfinished_wav(path, sound)
     absurd = None
@@ -331,9 +334,14 @@ def read_blocks(path, warn=print_warning):
         yield from resample_blocks(decoded_blocks(sound, printable(path), warn), sound.samplerate)
 
 
-def read_audio(path):
-    """Read a whole recording: float32 [n_samples] at 22,050 Hz. Raises AudioError."""
-    return np.concatenate(list(read_blocks(path)))
+def read_audio(path, warn=print_warning):
+    """Read a whole recording: float32 [n_samples] at 22,050 Hz. warn: as of read_blocks. Raises AudioError."""
+    return np.concatenate(list(read_blocks(path, warn)))
+
+
+def read_audio_again(path):
+    """As read_audio, of a recording about which everything has been said."""
+    return read_audio(path, warn=lambda sentence: None)
 
 
 def trim_silence(samples):

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from utils.artifacts import ArtifactError, read_json, training_settings
-from utils.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio, trim_silence, window_starts
+from utils.audio import SAMPLE_RATE, WINDOW_S, AudioError, read_audio_again, trim_silence, window_starts
 from utils.calibration import log_odds
 from utils.dataset import EXTRACT, HOW_TO_GROUP, MEL_NPY, STFT_NPY, read_spectrograms
 from utils.ensemble import MODEL_FILES, MODEL_NAMES
@@ -75,7 +75,7 @@ class StoredClip:
         Raises ArtifactError if the clip cannot be read, or is not the one that stage 1 has read.
         """
         try:
-            samples, offset = trim_silence(read_audio(self.path))
+            samples, offset = trim_silence(read_audio_again(self.path))
         except AudioError as error:
             raise ArtifactError(f"{error}; the vote hears some windows again, in the clips that {EXTRACT} has read") from error
         starts = np.array(window_starts(len(samples))) + offset

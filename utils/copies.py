@@ -18,8 +18,10 @@ FAN_OUT, MOST_SPECTRA = 6, 43  # each peak makes a pair with so many of the next
 GRAIN = 2  # bins that count as one: 22 Hz
 TOO_COMMON = 20  # landmarks that occur more often tell nothing
 AT_A_TIME = 500  # spectra held at the same time
-BLOCK = 1_000_000  # landmarks whose partners are held at the same time
+BLOCK = 100_000  # landmarks whose partners are held at the same time
+PARTS = 16  # of all landmarks, sorted one after another
 LEAST_SHARED = 15  # landmarks at one delay: two recordings of the same kind of sound share up to 11, copies of 0.6 s 28
+STRETCH = 258  # HOPs, 3 s, within which they lie: in minutes of noise as many meet by chance
 
 
 def landmarks(samples):
@@ -50,54 +52,70 @@ def peaks(frames, start):
     return times + start, bins, level[start - first : stop - first][times, bins]
 
 
-def shared_landmarks(marks):
-    """Pairs of recordings that share at least LEAST_SHARED landmarks at one delay: [(i, j, how many)], i < j.
+def same_sounds(marks):
+    """Pairs of recordings that share LEAST_SHARED landmarks at one delay within STRETCH: [(i, j)], i < j, sorted.
 
-    Of a sound that more than TOO_COMMON recordings hold only some pairs are found, and the more recordings there are, the more
-    landmarks occur by chance: in tens of thousands of noise-like clips a copy of some seconds is lost.
     marks: the landmarks of each recording, in order. Delays that differ by one HOP count as one: spectra lie up to half of one
-    off.
+    off. Landmarks that occur more often than TOO_COMMON tell nothing, so of a sound that many recordings hold, or one again and
+    again, few pairs are found; and the more recordings there are, the more landmarks occur by chance: in tens of thousands of
+    noise-like clips a copy of some seconds is lost. Memory grows with the hours of sound, by about 80 MB for each.
     """
     if not marks:
         return []
     hashes, times, owner = rare_landmarks(marks)
-    block = np.cumsum(np.bincount(owner, minlength=len(marks))) // BLOCK  # of each recording
-    pairs = []
-    for number in np.unique(block):
-        here = np.flatnonzero(block[owner] == number)
-        keys = []  # (i, j, delay) as one number
+    ends = np.cumsum(np.bincount(owner, minlength=len(marks)))
+    blocks = np.split(np.argsort(owner, kind="stable"), ends[np.flatnonzero(np.diff(ends // BLOCK))])  # of whole recordings
+    pairs = set()
+    for here in blocks:
+        keys, at = [], []  # (i, j, delay) as one number, and when in i
         for step in range(1, TOO_COMMON):
             here = here[here < len(hashes) - step]
             same = here[(hashes[here + step] == hashes[here]) & (owner[here + step] != owner[here])]
             recordings = owner[same].astype(np.int64) * len(marks) + owner[same + step]
             keys.append((recordings << 24) + times[same] - times[same + step] + (1 << 23))
-        pairs += pairs_at_one_delay(np.concatenate(keys))
-    return [(pair // len(marks), pair % len(marks), shared) for pair, shared in pairs]
+            at.append(times[same])
+        pairs |= pairs_within_a_stretch(np.concatenate(keys), np.concatenate(at))
+    return sorted(divmod(pair, len(marks)) for pair in pairs)
 
 
 def rare_landmarks(marks):
     """(hashes, times, owner), each int32 [n], of landmarks that occur 2 to TOO_COMMON times. Equal hashes stand in a row, sorted
     by their owner, the number of their recording."""
-    hashes = np.concatenate([hashes for hashes, _ in marks])
+    return tuple(np.concatenate(columns) for columns in zip(*(rare_landmarks_of(marks, part) for part in range(PARTS))))
+
+
+def rare_landmarks_of(marks, part):
+    """What rare_landmarks returns, of the hashes that leave `part` when divided by PARTS: all at once take much memory."""
+    chosen = [hashes % PARTS == part for hashes, _ in marks]
+    hashes = np.concatenate([hashes[these] for (hashes, _), these in zip(marks, chosen)])
+    times = np.concatenate([times[these] for (_, times), these in zip(marks, chosen)])
+    owner = np.repeat(np.arange(len(marks), dtype=np.int32), [these.sum() for these in chosen])
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]
-    first = np.flatnonzero(np.diff(hashes, prepend=-1))  # of each hash
+    first = np.flatnonzero(np.diff(hashes, prepend=np.int32(-1)))  # of each hash
     counts = np.diff(first, append=len(hashes))
     rare = np.repeat((counts > 1) & (counts <= TOO_COMMON), counts)
-    order, hashes = order[rare], hashes[rare]
-    owner = np.repeat(np.arange(len(marks), dtype=np.int32), [len(hashes) for hashes, _ in marks])
-    return hashes, np.concatenate([times for _, times in marks])[order], owner[order]
+    return hashes[rare], times[order[rare]], owner[order[rare]]
 
 
-def pairs_at_one_delay(keys):
-    """[(pair, how many landmarks it shares)] of those that share LEAST_SHARED. keys: pair << 24 plus delay, int64 [n]."""
-    keys, counts = np.unique(keys, return_counts=True)
-    beside = np.flatnonzero(np.diff(keys) == 1)
+def pairs_within_a_stretch(keys, times):
+    """The pairs, a set of numbers, with LEAST_SHARED landmarks at one delay and within STRETCH.
+
+    keys: pair << 24 plus delay, int64 [n]; times: when, in HOPs [n].
+    """
+    delays, counts = np.unique(keys, return_counts=True)
+    beside = np.flatnonzero(np.diff(delays) == 1)
     together = counts.copy()
     together[beside] += counts[beside + 1]
     together[beside + 1] += counts[beside]
-    most = {}
-    for row in np.flatnonzero(together >= LEAST_SHARED):
-        pair = int(keys[row] >> 24)
-        most[pair] = max(most.get(pair, 0), int(together[row]))
-    return sorted(most.items())
+    delays = delays[together >= LEAST_SHARED]
+    few = np.isin(keys, np.concatenate([delays - 1, delays, delays + 1]))
+    keys, times = keys[few], times[few]
+    order = np.argsort(keys)
+    keys, times = keys[order], times[order]
+    pairs = set()
+    for delay, first, end in zip(delays, np.searchsorted(keys, delays - 1), np.searchsorted(keys, delays + 2)):
+        at = np.sort(times[first:end])
+        if (at[LEAST_SHARED - 1 :] - at[: len(at) - LEAST_SHARED + 1]).min() <= STRETCH:
+            pairs.add(int(delay >> 24))
+    return pairs

@@ -26,8 +26,8 @@ NEAR_COPY_PAIRS = 2 ** 19  # compared at once: 4 MB for each array of them, howe
 SHOWN_PAIRS = 3  # of recordings with both labels, in the note about them
 EXTRACT = "python extract_features.py"
 HOW_TO_GROUP = (f"names with numbers of one block of {NEIGHBOURS_PER_GROUP} count as cuts of one recording, which stays on one "
-                "side of the split, unless a clips.csv with a column group says what belongs together; so do clips that sound "
-                "nearly the same")
+                "side of the split, unless a clips.csv with a column group says what belongs together; so do clips that hold the "
+                "same sound, or sound nearly the same")
 FEATURES_CSV, AUGMENTED_CSV, NOISE_CSV = "audio_features.csv", "augmented_features.csv", "noise_features.csv"
 STFT_NPY, MEL_NPY, LABELS_NPY = "cnn_spectrograms.npy", "cnn_mel_spectrograms.npy", "cnn_labels.npy"
 MANIFEST = "manifest.json"
@@ -41,7 +41,7 @@ class Clip:
     path: str
     label: str  # "scream" or "non_scream"
     source: str  # collection
-    group: str  # clips that may share a recording, contributor or near-copy
+    group: str  # clips that may share a recording, a contributor or a sound
     sound_class: str
 
 
@@ -240,10 +240,10 @@ def near_copies(features, radius=NEAR_COPY):
         yield np.sort(order[first + np.stack([row, other], axis=1)], axis=1)
 
 
-def join_near_copies(groups, features, copies=()):
-    """Which groups hold near copies of each other: {group: name of the group that it belongs to}.
+def join_copies(groups, features, copies=()):
+    """Which groups hold copies of each other: {group: name of the group that it belongs to}.
 
-    groups: names [n_windows]. features: [n_windows, 34]. copies: pairs of groups that belong together for another reason.
+    groups: names [n_windows]. features: [n_windows, 34], by which near copies are found. copies: other pairs of groups.
     """
     names, number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     joined = JoinedGroups()
@@ -263,7 +263,7 @@ def group_near_copies(windows):
     """
     esc50 = [re.match(r"\d-(\d+)-[A-Z]-\d+\.", os.path.basename(name)) for name in windows.file]
     groups = [f"esc-{match[1]}" if match else group_from_name(name) for match, name in zip(esc50, windows.file)]
-    joined = join_near_copies(groups, windows.features)
+    joined = join_copies(groups, windows.features)
     return np.array([joined[group] for group in groups], dtype=object)
 
 
@@ -308,7 +308,7 @@ def split_clips(clips, seed):
 
 
 def fingerprint(clips, settings):
-    """SHA-256 over settings and the clips: path, content, label, source, group, sound class. A copy of the data has the same."""
+    """SHA-256 over settings and the clips: path, content, label, source, group, sound class; not the times."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for clip in clips:
         identity = (clip.path, hash_or_nothing(clip.path), clip.label, clip.source, clip.group, clip.sound_class)
@@ -502,7 +502,7 @@ def check_split_options(parser, args):
 def copies_of(part, augmented, windows, split):
     """Augmented rows whose every recording, clip and background alike, is in this part ("train", ...) of the split.
 
-    A group may reach over collections (near copies, the same bytes): with --sources its clips in others are not learned from.
+    A group may reach over collections (copies, the same bytes): with --sources its clips in others are not learned from.
     """
     seen = set(zip(windows.source[split == part], windows.group[split == part]))
     return augmented.rows(np.array([clip in seen and background in seen for clip, background in zip(

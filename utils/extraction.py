@@ -6,7 +6,7 @@ These functions run in the worker processes, which import this module and little
 import numpy as np
 
 from utils import scenes
-from utils.audio import SAMPLE_RATE, WINDOW, AudioError, clean_window, read_audio, trim_silence, window_starts
+from utils.audio import SAMPLE_RATE, WINDOW, AudioError, clean_window, read_audio, read_audio_again, trim_silence, window_starts
 from utils.copies import landmarks
 from utils.dataset import SYNTHESISED, Clip
 from utils.features import describe_window, describe_windows
@@ -45,12 +45,12 @@ def describe_copies(clip, backgrounds, mix):
     """
     rows = []
     try:
-        samples, _ = trim_silence(read_audio(clip.path))
+        samples, _ = trim_silence(read_audio_again(clip.path))
     except AudioError:
         return rows
     for background in backgrounds:
         try:
-            window = clean_window(mix(samples, read_audio(background.path)))
+            window = clean_window(mix(samples, read_audio_again(background.path)))
         except AudioError:
             continue
         if window is not None:
