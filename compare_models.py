@@ -173,7 +173,7 @@ def in_new_groups(windows, train):
 
 
 def check_sides(windows, features):
-    """ArtifactError unless the table `features` has clips of each collection in SIDES, and on each side of both labels to test."""
+    """ArtifactError unless table `features` has clips of each collection in SIDES, on each side of both labels to test."""
     here = "SIDES at the top of compare_models.py names the collections: put yours there"
     absent = {side: [name for name in names if name not in windows.source] for side, names in SIDES.items()}
     if any(absent.values()):
@@ -231,7 +231,7 @@ def transfer(args, windows, manifest):
     report = (f"# Transfer: whole collections held out\n\n`python compare_models.py --transfer --seeds {args.seeds}"
               f"{options_given(args)}`. "
               f"{CLIP_LEVEL} No clip of a tested collection was used for training, for stopping, or for the "
-              "operating point. Clips of groups that have clips on both sides are left out; where there are any, a last row counts "
+              "operating point. Clips of groups that have clips on both sides are left out; if there are any, a last row counts "
               "them, too. "
               f"{DEVELOPMENT}\n\n{sides}\n\n" + "\n".join(text))
     print(report)
