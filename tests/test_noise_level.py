@@ -330,7 +330,7 @@ def test_rows_in_noise_hold_clip_and_noise(monkeypatch):
     rng = np.random.default_rng(4)
     at = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
     sounds = {"tone": np.sin(2 * np.pi * 1000 * at).astype(np.float32), "hiss": scenes.coloured_noise(WINDOW, rng, 0.0)}
-    monkeypatch.setattr(extraction, "read_audio", lambda path: sounds[path])
+    monkeypatch.setattr(extraction, "read_audio_again", lambda path: sounds[path])
     clip, noise = (Clip(name, "non_scream", "s", name, name) for name in ("tone", "hiss"))
     rows = extraction.describe_noisy(clip, [noise] * 5, [0, 1])
     assert [background for background, _ in rows] == [noise] * 5
