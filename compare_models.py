@@ -71,8 +71,8 @@ def parse_arguments(argv=None):
     return args
 
 
-def options_given(args):
-    """How a report names --epochs, for a quick look must not read as the published figures."""
+def epochs_given(args):
+    """How a report names --epochs: a quick look must not read as the published figures."""
     return f" --epochs {args.epochs}" if args.epochs else ""
 
 
@@ -162,7 +162,7 @@ def compare_test_split(args, windows, manifest):
     print(text)
     write_csv(os.path.join(args.models, "comparison.csv"), header, table)
     write_text(os.path.join(args.models, "comparison.md"),
-               f"# Comparison of the models\n\n`python compare_models.py{options_given(args)}`, {text}\n{DEVELOPMENT}\n")
+               f"# Comparison of the models\n\n`python compare_models.py`, {text}\n{DEVELOPMENT}\n")
     plot_comparison(os.path.join(args.models, "comparison.png"), label, scores, title)
     print(f"wrote comparison.csv, comparison.md and comparison.png to {args.models}")
 
@@ -213,7 +213,8 @@ def transfer(args, windows, manifest):
             mean = mean_over_windows(windows, every_row, voted)
             runs.append(figures_of(label, scores) | {MEAN: ranking_figures(label, mean[new])})
             if not new.all():
-                runs[-1][f"{VOTE}, and {(~new).sum()} clips of groups in {train}"] = figures_of(every_label, every_score)[VOTE]
+                of_vote = figures_of(every_label, {VOTE: every_score[VOTE]})
+                runs[-1][f"{VOTE}, and {(~new).sum()} clips of groups in {train}"] = of_vote[VOTE]
             scored.append((label, scores))
             confused = confused or confused_classes(windows, rows, scores[VOTE][0])
             drawn.setdefault(f"{train} → {test}", (label, scores))
@@ -229,7 +230,7 @@ def transfer(args, windows, manifest):
             + ", ".join(f"{name} ({above} of {n})" for name, above, n in confused) + ".\n")
     sides = "\n".join(f"- {side}: {', '.join(names)}" for side, names in SIDES.items())
     report = (f"# Transfer: whole collections held out\n\n`python compare_models.py --transfer --seeds {args.seeds}"
-              f"{options_given(args)}`. "
+              f"{epochs_given(args)}`. "
               f"{CLIP_LEVEL} No clip of a tested collection was used for training, for stopping, or for the "
               "operating point. Clips of groups that have clips on both sides are left out; if there are any, a last row counts "
               "them, too. "
@@ -248,8 +249,7 @@ def cross_validate(args, windows, manifest):
     train_missing(args, folders, manifest["fingerprint"])
     per_fold, labels, groups, pooled, means = [], [], [], {}, []
     for fold, folder in enumerate(folders):
-        split = choose_split(windows, folds=k, fold=fold, seed=0)
-        rows = np.flatnonzero(split == "test")
+        rows = np.flatnonzero(choose_split(windows, folds=k, fold=fold, seed=0) == "test")
         ensemble = load_all_models(folder, args.trust_models)
         probabilities = score_rows(ensemble, windows, args.data, manifest, rows)
         label, scores = clip_scores(windows, rows, ensemble, probabilities)
@@ -264,7 +264,7 @@ def cross_validate(args, windows, manifest):
     scores = {name: tuple(np.concatenate(parts) for parts in zip(*runs)) for name, runs in pooled.items()}
     header, table = figure_rows(figures_of(label, scores) | {MEAN: ranking_figures(label, np.concatenate(means))})
     folds_header, folds_table = figure_rows({f"vote, fold {i}": figures for i, figures in enumerate(per_fold)})
-    report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}{options_given(args)}`: {len(label)} clips, "
+    report = (f"# Cross-validation\n\n`python compare_models.py --cross-validate {k}{epochs_given(args)}`: {len(label)} clips, "
               f"{label.sum()} of them screams, each scored once by models that saw none of its group; scores of all folds "
               f"pooled. {CLIP_LEVEL} {DEVELOPMENT}\n\n" + markdown_table(header, table) + "\n"
               + intervals_of(np.concatenate(groups), [(label, scores)]) + "\n" + markdown_table(folds_header, folds_table))

@@ -148,7 +148,7 @@ def keep_copies_together(readable):
     recorded = [(clip, features, marks) for clip, features, *_, marks in readable if clip.source != SYNTHESISED]
     copies = [(recorded[i][0].group, recorded[j][0].group) for i, j in same_sounds([marks for *_, marks in recorded])]
     joined = join_copies([clip.group for clip, features, _ in recorded for _ in features],
-                              np.concatenate([features for _, features, _ in recorded]), copies)
+                         np.concatenate([features for _, features, _ in recorded]), copies)
     n_joined = len(joined) - len(set(joined.values()))
     return [replace(clip, group=joined[clip.group]) for clip, _, _ in recorded], n_joined
 

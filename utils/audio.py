@@ -118,6 +118,11 @@ def wav_chunks(file, position):
         position += 8 + size + size % 2  # chunks begin at even bytes
 
 
+def data_chunk(file):
+    """(first byte, size) of the samples of a WAV, or (None, 0) where no chunk is named so."""
+    return next(((first, size) for name, first, size in wav_chunks(file, 12) if name == b"data"), (None, 0))  # 12: behind "WAVE"
+
+
 def holds_only_chunks(file, position):
     """Whether from byte `position` on there are chunks, such as notes, one after another to the end of the file."""
     begin = position
@@ -136,7 +141,7 @@ def open_unfinished_wav(path, sound):
     other chunks follow it.
     """
     with open(path, "rb") as file:
-        samples_at = next((first for name, first, _ in wav_chunks(file, 12) if name == b"data"), None)  # 12: behind "WAVE"
+        samples_at, _ = data_chunk(file)
         if samples_at is not None and holds_only_chunks(file, samples_at):
             samples_at = None
     if samples_at is None:
@@ -153,8 +158,9 @@ def is_cut_off_wav(path, frame_bytes):
     """Whether the header of a WAV tells of more frames than the file holds; libsndfile says nothing of it."""
     try:
         with open(path, "rb") as file:
-            first, size = next(((first, size) for name, first, size in wav_chunks(file, 12) if name == b"data"), (0, 0))
-            return size < UNKNOWN_LENGTH and first + size >= file.seek(0, os.SEEK_END) + frame_bytes
+            first, size = data_chunk(file)
+            known = first is not None and size < UNKNOWN_LENGTH
+            return known and first + size >= file.seek(0, os.SEEK_END) + frame_bytes
     except OSError:
         return False  # gone meanwhile: what is open can still be read
 
